@@ -1,0 +1,51 @@
+"""Small-corpus generative audio: train on your own sounds, steer what was learnt, keep it in one safe file.
+
+Hand-written: nbdev only rewrites the `__version__` line below. `import distill` stays
+light; the names in `_lazy` are imported the first time they are touched (PEP 562).
+"""
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+__version__ = "0.1.0"
+
+_lazy = {
+    'Corpus': 'distill.audio',
+    'Sound': 'distill.audio',
+    'Mel': 'distill.mel',
+    'MelConfig': 'distill.mel',
+    'ConvVAE': 'distill.models.vae',
+    'VAEConfig': 'distill.models.vae',
+    'fit': 'distill.train',
+    'analyze': 'distill.latent',
+    'resolve_vocoder': 'distill.vocoder',
+    'ModelLibrary': 'distill.library.catalog',
+    'load_model': 'distill.models.persistence',
+    'save_model': 'distill.models.persistence',
+    'generate': 'distill.generation',
+    'reconstruct': 'distill.generation',
+}
+__all__ = ['__version__', *_lazy]
+
+if TYPE_CHECKING:
+    from .audio import Corpus, Sound
+    from .generation import generate, reconstruct
+    from .latent import analyze
+    from .library.catalog import ModelLibrary
+    from .mel import Mel, MelConfig
+    from .models.persistence import load_model, save_model
+    from .models.vae import ConvVAE, VAEConfig
+    from .train import fit
+    from .vocoder import resolve_vocoder
+
+
+def __getattr__(name: str):
+    from importlib import import_module
+    if name not in _lazy: raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+    val = getattr(import_module(_lazy[name]), name)
+    globals()[name] = val
+    return val
+
+
+def __dir__():
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,24 @@
+"The front page, run by a real JupyterLab and looked at with a real browser."
+import json
+from pathlib import Path
+import pytest
+import jlab
+
+ROOT = Path(__file__).resolve().parent.parent
+pytestmark = pytest.mark.skipif(bool(jlab.missing), reason=jlab.missing)
+
+DURATIONS = """() => Promise.all([...document.querySelectorAll('.jp-OutputArea-output audio')].map(a => new Promise(done => {
+    if (a.readyState > 0) done(a.duration); else { a.onloadedmetadata = () => done(a.duration); a.onerror = () => done(-1); a.load(); } })))"""
+
+def test_the_front_page_in_jupyterlab(tmp_path):
+    nb = json.loads((ROOT/'nbs'/'index.ipynb').read_text(encoding='utf-8'))
+    for c in nb['cells']:
+        if c['cell_type'] == 'code': c['outputs'] = []
+    (tmp_path/'front.ipynb').write_text(json.dumps(nb), encoding='utf-8')
+    with jlab.lab(tmp_path) as url, jlab.browser(height=2400) as page:
+        nb = jlab.open_notebook(page, url, 'front.ipynb')
+        assert nb.run_all(300) == []
+        assert page.locator('.jp-OutputArea-output table.dataframe tbody tr').count() >= 1
+        assert page.evaluate(DURATIONS) == pytest.approx([SECONDS], abs=.01)
+        jlab.SHOTS.mkdir(exist_ok=True); page.screenshot(path=jlab.SHOTS/'front-page.png')
+        assert not page.errors
