@@ -33,6 +33,7 @@ _WHY = {errno.ENOSPC: 'the disk is full: free some space or choose another folde
         errno.EACCES: 'this folder may not be written: choose another folder or change its permissions',
         errno.EPERM: 'this folder may not be written: choose another folder or change its permissions',
         errno.ENOTDIR: 'a part of this path is a file, not a folder: choose another folder',
+        errno.EEXIST: 'a file is where a folder should be: choose another folder',
         errno.EISDIR: 'a folder of this name is in the way: choose another name',
         errno.ENAMETOOLONG: 'this name is too long: choose a shorter one'}
 

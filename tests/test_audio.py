@@ -139,6 +139,12 @@ def test_written_is_read(tmp_path, suffix, channels):
     assert read_tags(p) == tags
     assert [f.name for f in p.parent.iterdir()] == [p.name]
 
+@pytest.mark.parametrize('suffix', ['.wav', '.flac', '.ogg', '.mp3'])
+def test_long_sounds_go_in_blocks_and_come_back_whole(tmp_path, suffix):
+    x = tone(300, 2**18*2.3/48_000, 48_000)
+    y, _ = read_audio(write_audio(tmp_path/f'a{suffix}', x))
+    assert y.shape == (1, len(x)) and np.abs(y[0].numpy() - x).max() < .02
+
 def test_full_scale_is_written_and_more_is_not(tmp_path):
     y, _ = read_audio(write_audio(tmp_path/'a.wav', torch.tensor([1., -1., 0.])))
     torch.testing.assert_close(y[0], torch.tensor([1., -1., 0.]), atol=1e-6, rtol=0)
@@ -220,12 +226,13 @@ def test_every_bad_file_has_its_reason_and_the_rest_is_used(folder):
 def test_odd_things_in_a_folder(folder, tmp_path):
     sub = folder/'a b'/'ñ'; sub.mkdir(parents=True)
     put(sub/'Ü 1.WaV', noise(seed=4), format='WAV')
+    (folder/'0 first').mkdir(); put(folder/'0 first'/'x.wav', noise(seed=11))
     (folder/'loop').symlink_to(folder); (sub/'up').symlink_to('..'); (folder/'self.wav').symlink_to('self.wav'); (folder/'gone.wav').symlink_to('nowhere.wav')
     (other := tmp_path/'other').mkdir(); put(other/'far.flac', noise(seed=5)); (folder/'away').symlink_to(other)
     (folder/'.git').mkdir(); put(folder/'.git'/'x.wav', noise(seed=6)); (folder/'folder.wav').mkdir()
     os.mkfifo(folder/'pipe.wav')
     c = Corpus(folder)
-    assert c.names == ['0.wav', '1.wav', '2.wav', 'a b/ñ/Ü 1.WaV', 'away/far.flac']
+    assert c.names == ['0 first/x.wav', '0.wav', '1.wav', '2.wav', 'a b/ñ/Ü 1.WaV', 'away/far.flac']
     got = status(c)
     assert 'link' in got['loop/'][1] and 'link' in got['a b/ñ/up/'][1] and 'not there' in got['gone.wav'][1] and 'not there' in got['self.wav'][1]
     assert got['pipe.wav'] == ('refused', 'not an ordinary file') and got['.git/'] == ('ignored', 'hidden')

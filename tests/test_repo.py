@@ -128,9 +128,9 @@ NUMBER = {m: int(p.name.split('_')[0]) for p in PAGES if (m := exported_as(p)) a
 def imports(file):
     "(module, name or None) for everything of ours that `file` imports when it runs"
     pkg = '' if file.suffix == '.ipynb' else name_of(file) if file.name == '__init__.py' else name_of(file).rpartition('.')[0]
-    out, names = [], {}
-    skip = {id(n) for t in trees(file) for i in ast.walk(t) if isinstance(i, ast.If) and 'TYPE_CHECKING' in ast.unparse(i.test) for n in ast.walk(i)}
-    for n in (n for t in trees(file) for n in ast.walk(t) if id(n) not in skip):
+    every, out = nodes(file), []
+    only_types = {id(n) for i in every if isinstance(i, ast.If) and 'TYPE_CHECKING' in ast.unparse(i.test) for n in ast.walk(i)}
+    for n in (n for n in every if id(n) not in only_types):
         if isinstance(n, ast.Import): out += [(a.name, None) for a in n.names]
         elif isinstance(n, ast.ImportFrom):
             base = '.'.join(pkg.split('.')[:len(pkg.split('.'))-n.level+1]) if n.level else ''

@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parent.parent
 def site(tmp_path_factory):
     "The built site, made from a copy of the repository so that nothing is left in it"
     d = tmp_path_factory.mktemp('site')/'repo'
-    shutil.copytree(ROOT, d, symlinks=True, ignore=shutil.ignore_patterns('.venv', '.git', '__pycache__', '.ipynb_checkpoints', '_docs', '_proc', '_site_src', 'shots', 'demo'))
+    shutil.copytree(ROOT, d, symlinks=True, ignore=shutil.ignore_patterns('.venv', '.git', '__pycache__', '.ipynb_checkpoints', '_docs', '_proc', '_site_src', 'shots', 'distill-demo'))
     env = {k: v for k, v in os.environ.items() if k != 'IN_TEST'}
     r = subprocess.run([sys.executable, d/'tools'/'docs.py', '--engine', 'smalldocs', '--strict'], env=env, capture_output=True, text=True)
     assert not r.returncode, r.stdout + r.stderr

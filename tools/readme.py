@@ -59,7 +59,8 @@ def output(o: dict, pics: dict[str, bytes]) -> str:
     h = j(d.get('text/html', ''))
     if '<table' in h:
         r = [x for x in Table(h).rows if x]
-        return '\n'.join(['| '+' | '.join(r[0])+' |', '|'+'---|'*len(r[0]), *('| '+' | '.join(x)+' |' for x in r[1:] if any(x))])
+        if len(r) > 1 and not r[0][0] and not any(r[1][1:]): r[0][0] = r.pop(1)[0]      # pandas gives the index's name a row of its own
+        return '\n'.join(['| '+' | '.join(r[0])+' |', '|'+'---|'*len(r[0]), *('| '+' | '.join(x)+' |' for x in r[1:])])
     if '<audio' in h: return '*(an audio player, in the page and on the docs site)*'
     if 'text/markdown' in d: return j(d['text/markdown'])
     t = j(d.get('text/plain', ''))

@@ -1,0 +1,13 @@
+"The command `distill`; its parts are imported when they are used."
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from distill._imports import lazy
+
+_lazy = dict.fromkeys(['app', 'main'], 'distill.cli.app')
+__all__ = list(_lazy)
+__getattr__, __dir__ = lazy(__name__, _lazy)
+
+if TYPE_CHECKING:
+    from .app import app, main

@@ -4,7 +4,7 @@
 
 # %% ../../nbs/12_cli.shell.ipynb #22813904
 from __future__ import annotations
-import json, sys
+import json, sys, unicodedata
 from pathlib import Path
 from typing import Annotated, Optional
 import typer
@@ -40,19 +40,29 @@ def _console(stream, **kw):
     from rich.console import Console
     return Console(file=stream, force_terminal=stream.isatty(), force_jupyter=False, **kw)
 
+def _width(s):
+    "Columns a text takes on a terminal"
+    return len(s) if s.isascii() else sum(2 if unicodedata.east_asian_width(c) in 'WF' else not unicodedata.combining(c) for c in s)
+
 def print_table(
     columns: list,  # headings
     rows: list,     # lists of text, as many as columns
 ):
     "The result for a person, still on stdout; every cell whole where the output is no terminal"
+    rows = [[str(c) for c in r] for r in rows]
+    if sys.stdout.isatty() and len(rows) <= 200: return _rich_table(columns, rows)
+    every = [list(map(str, columns)), *rows]
+    widths = [max(_width(r[i]) for r in every) for i in range(len(columns))]
+    for r in every: typer.echo('  '.join(c + ' '*(w - _width(c)) for c, w in zip(r, widths)).rstrip())
+
+def _rich_table(columns, rows):
+    "A table that folds long cells into the terminal's width; too slow for thousands of rows"
     from rich.table import Table
     from rich.text import Text
-    widest = sum(max(len(str(r[i])) for r in [columns, *rows]) + 2 for i in range(len(columns)))
-    console = _console(sys.stdout, width=None if sys.stdout.isatty() else max(80, widest))
     table = Table(box=None, pad_edge=False, header_style='bold')
     for c in columns: table.add_column(str(c), overflow='fold')
-    for r in rows: table.add_row(*(Text(str(c)) for c in r))
-    console.print(table)
+    for r in rows: table.add_row(*map(Text, r))
+    _console(sys.stdout).print(table)
 
 # %% ../../nbs/12_cli.shell.ipynb #903c074c
 class Progress:

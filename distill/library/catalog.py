@@ -19,9 +19,10 @@ from ..core import MissingFile, UserError, rename_new, sweep_leftovers, write_er
 # %% auto #0
 __all__ = ['MODEL_FORMAT_MARKER', 'MODEL_FILE_EXTENSION', 'SAVED_MODEL_VERSION', 'MAX_RECORDS', 'MAX_CARD', 'TABLE_COLUMNS',
            'ModelFileError', 'OldModelFile', 'OldModelName', 'NewerModelFile', 'check_envelope', 'is_v1',
-           'open_archive', 'read_card', 'ModelMetadata', 'VocoderInfo', 'vocoder_text', 'make_card', 'ModelEntry',
-           'file_stem', 'free_names', 'Repair', 'ModelLibrary', 'note_file', 'repair_index', 'UnknownModel',
-           'AmbiguousModel', 'refuse_old_name', 'differences', 'vocoder_badge', 'size_text', 'duration_text']
+           'open_archive', 'read_card', 'card_in', 'ModelMetadata', 'VocoderInfo', 'vocoder_text', 'make_card',
+           'ModelEntry', 'file_stem', 'free_names', 'Repair', 'ModelLibrary', 'note_file', 'repair_index',
+           'UnknownModel', 'AmbiguousModel', 'refuse_old_name', 'differences', 'vocoder_badge', 'size_text',
+           'duration_text']
 
 # %% ../../nbs/09_library.catalog.ipynb #b62218f8
 MODEL_FORMAT_MARKER = 'distillgan_model'  # `format` in every model file of ours
@@ -70,9 +71,14 @@ def is_v1(
     head = f.read(30)
     if len(head) < 30 or head[:4] != b'PK\3\4': return False
     f.seek(sum(struct.unpack('<HH', head[26:])), os.SEEK_CUR)
-    try: texts = [arg for op, arg, _ in islice(pickletools.genops(f), 100_000) if isinstance(arg, str)]
-    except Exception: return False  # whatever this is, it is not a pickle
-    return ('format', 'distill_model') in zip(texts, texts[1:]) and texts[texts.index('format') + 1] == 'distill_model'
+    before = None
+    try:
+        for op, arg, _ in islice(pickletools.genops(f), 100_000):
+            if not isinstance(arg, str): continue
+            if before == 'format': return arg == 'distill_model'
+            before = arg
+    except Exception: pass  # whatever this is, it is not a pickle
+    return False
 
 # %% ../../nbs/09_library.catalog.ipynb #a44aba22
 MAX_RECORDS, MAX_CARD = 20_000, 1 << 20  # records in a file, bytes of a card
@@ -131,12 +137,14 @@ def read_card(
     path,     # a model file
 ) -> dict:    # format, version, metadata, vocoder, sizes, library_version
     "What a model file says of itself, without opening its weights"
-    with open_archive(path) as (z, top, f):
-        name = f'{top}/card.json'
-        if name not in z.namelist(): raise ModelFileError(path, 'missing record card.json')
-        if z.getinfo(name).file_size > MAX_CARD: raise ModelFileError(path, 'its card is too big')
-        raw = z.read(name)
-    try: card = json.loads(raw, parse_constant=_no_constant)
+    with open_archive(path) as (z, top, f): return card_in(z, top, path)
+
+def card_in(z, top, path):
+    "The card in an archive that is open"
+    name = f'{top}/card.json'
+    if name not in z.namelist(): raise ModelFileError(path, 'missing record card.json')
+    if z.getinfo(name).file_size > MAX_CARD: raise ModelFileError(path, 'its card is too big')
+    try: card = json.loads(z.read(name), parse_constant=_no_constant)
     except (ValueError, RecursionError) as e: raise ModelFileError(path, 'its card is not JSON') from e
     check_envelope(card, path)
     return card
@@ -728,7 +736,8 @@ def facts(self: ModelEntry) -> dict:
     num = lambda v, unit='': '' if v is None else f'{v:.3f}{unit}'
     known = {'ID': self.model_id, 'Created': self.created[:16].replace('T', ' ') + ' UTC', 'Description': self.description, 'Tags': ', '.join(self.tags),
              'Corpus': f"{self.corpus} ({self.n_files} files, {duration_text(self.seconds)})" if self.n_files else self.corpus,
-             'Trained': f'{self.epochs} epochs, {self.steps} steps, {duration_text(self.train_seconds)} of CPU, seed {self.seed}',
+             'Trained': ', '.join(t for v, t in ((self.epochs, f'{self.epochs} epochs'), (self.steps, f'{self.steps} steps'),
+                                  (self.train_seconds, f'{duration_text(self.train_seconds)} of CPU'), (self.epochs, f'seed {self.seed}')) if v),
              'Held-out error': num(self.held_out, ' nats'), 'Reconstruction': num(self.final_recon), 'KL': num(self.final_kl, ' nats'),
              'Vocoder': vocoder_text(self.vocoder), 'Vocoder trained': self.vocoder.training_date if self.vocoder else '',
              'Parameters': f"{self.sizes['parameters']:,}" if 'parameters' in self.sizes else '',

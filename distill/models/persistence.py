@@ -4,7 +4,7 @@
 
 # %% ../../nbs/10_models.persistence.ipynb #137da50c
 from __future__ import annotations
-import contextlib, errno, io, json, pickletools, shutil, zipfile
+import contextlib, errno, functools, io, json, pickletools, shutil, zipfile
 from dataclasses import asdict, dataclass, is_dataclass, replace
 from pathlib import Path
 
@@ -18,7 +18,7 @@ import torch
 from ..core import UserError, WriteError, atomic_write, choose_device
 from ..latent import LatentAnalysis
 from ..library.catalog import (MODEL_FILE_EXTENSION, MODEL_FORMAT_MARKER, SAVED_MODEL_VERSION, ModelFileError, ModelLibrary, ModelMetadata,
-    UnknownModel, VocoderInfo, check_envelope, file_stem, free_names, make_card, note_file, open_archive, read_card, size_text)
+    UnknownModel, VocoderInfo, card_in, check_envelope, file_stem, free_names, make_card, note_file, open_archive, size_text)
 from ..mel import Mel, MelConfig
 from .vae import ConvVAE, VAEConfig
 from ..train import read_checkpoint
@@ -117,7 +117,7 @@ def check_contents(
     with _reading(path, 'metadata'): metadata = ModelMetadata.from_dict(d['metadata'])
     if d['latent_dim'] != cfg.latent: raise ModelFileError(path, f"latent_dim is {d['latent_dim']} and model_config says {cfg.latent}")
     if mel.n_mels != cfg.n_mels: raise ModelFileError(path, f'the net takes {cfg.n_mels} mel rows and the pictures have {mel.n_mels}')
-    with _reading(path, 'model_state_dict'), torch.device('meta'): _check_weights(d['model_state_dict'], ConvVAE(cfg).state_dict(), path)
+    with _reading(path, 'model_state_dict'): _check_weights(d['model_state_dict'], _shapes(replace(cfg, mean=(), std=())), path)
     analysis = None
     if d['latent_analysis'] is not None:
         with _reading(path, 'latent_analysis'): analysis = LatentAnalysis.from_dict(d['latent_analysis'])
@@ -126,8 +126,13 @@ def check_contents(
 
 def _possible(c):
     "Inverting a mel bank takes time with the square of its rows"
-    if c.n_fft*c.n_mels**2 > 2**30: raise UserError(f'{c.n_mels} mel rows of {c.n_fft} samples are too many')
+    if c.n_fft*c.n_mels**2 > 2**28: raise UserError(f'{c.n_mels} mel rows of {c.n_fft} samples are too many')
     return c
+
+@functools.lru_cache(100)
+def _shapes(cfg):
+    "Weights as a configuration calls for them, without numbers"
+    with torch.device('meta'): return ConvVAE(cfg).state_dict()
 
 def _check_weights(have, want, path):
     "Raise unless names, shapes and types are the ones expected"
@@ -210,8 +215,8 @@ def read_contents(
     path,      # a model file
 ) -> tuple:    # its contents, a plain dict, and its card
     "What is in a model file: plain values and tensors, intact, but not yet checked for meaning"
-    card = read_card(path)
     with open_archive(path) as (z, top, f):
+        card = card_in(z, top, path)
         names = set(z.namelist())
         if f'{top}/data.pkl' not in names: raise ModelFileError(path, 'missing record data.pkl')
         for name in names:
