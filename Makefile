@@ -35,7 +35,7 @@ demo: install
 	$(VENV)/bin/distill demo
 
 test: install
-	@MPLBACKEND=agg $(PY) -m pytest -n 2
+	@$(PY) -m pytest -n 2
 
 docs: install
 	$(PY) tools/docs.py --strict

@@ -21,10 +21,10 @@ NBS = ROOT/'nbs'
 
 @contextlib.contextmanager
 def own_folders(**env):
-    "Temporary folders for models and cache; the environment is as before at the end"
+    "Temporary folders for models, cache and IPython's profile; the environment is as before at the end"
     before = dict(os.environ)
     with tempfile.TemporaryDirectory() as tmp:
-        os.environ.update(env, DISTILL_MODELS=f'{tmp}/models', DISTILL_CACHE=f'{tmp}/cache')
+        os.environ.update(env, DISTILL_MODELS=f'{tmp}/models', DISTILL_CACHE=f'{tmp}/cache', IPYTHONDIR=f'{tmp}/ipython')
         try: yield
         finally: os.environ.clear(); os.environ.update(before)
 

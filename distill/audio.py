@@ -484,8 +484,8 @@ STEP_GFLOP = 9.94  # what one step of training computes, forward and backward
 def default_steps(
     corpus: Corpus,
 ) -> int:           # optimiser steps
-    "The steps a corpus calls for: 600 up to three minutes of sound, then with the square root of its length, up to 3000"
-    return round(min(3000, 600*max(1, corpus.seconds/180)**.5))
+    "The steps a corpus calls for: 1000 up to three minutes of sound, then with the square root of its length, up to 4000"
+    return round(min(4000, 1000*max(1, corpus.seconds/180)**.5))
 
 def machine_gflops(device='cpu') -> float:
     "Billions of operations a second that this machine gives to a small convolution, forward and backward, now"

@@ -111,9 +111,13 @@ _FAMILIES = [('bars',   bar,   5, 22_050, 1,       '.flac', 'PCM_16'),
              ('swells', swell, 4, 44_100, 2,       '.flac', 'PCM_24'),
              ('winds',  wind,  4, 48_000, 2,       '.flac', 'PCM_16')]
 
-def _sound(voice, i, n, rate, channels, rng): # -> (t,c) in [-1,1]
-    "Sound `i` of the `n` of a family: its place on the knobs, its level, its channels"
-    knobs = np.clip([(i+.5)/n, (i*.618 + .3) % 1, (i*.382 + .6) % 1] + rng.normal(size=3)*.04, 0, 1)
+def _knobs(i, n, k):
+    "Pitch, brightness and decay of sound `i` of the `n` of family `k`, in strides that tie no knob to another"
+    return np.array([(i+.5)/n, (.77 + .30*i + .96*k) % 1, (.89 + .73*i + .56*k) % 1])
+
+def _sound(voice, knobs, rate, channels, rng): # -> (t,c) in [-1,1]
+    "A sound near a place on the knobs, at a level of its own"
+    knobs = np.clip(knobs + rng.normal(size=3)*.04, 0, 1)
     x = np.stack([voice(*knobs, rate, rng)*g for g in ((1, .8) if channels == 2 else (1,))], 1)
     x[-(n := rate//200):] *= np.linspace(1, 0, n)[:, None]
     return x/np.abs(x).max()*_log(rng.uniform(), .3, .95)
@@ -127,7 +131,7 @@ def demo_corpus(
     for k, (name, voice, n, rate, channels, suffix, subtype) in enumerate(_FAMILIES):
         (Path(folder)/name).mkdir(parents=True, exist_ok=True)
         for i in range(n):
-            x = _sound(voice, i, n, rate, channels, np.random.default_rng([seed, k, i]))
+            x = _sound(voice, _knobs(i, n, k), rate, channels, np.random.default_rng([seed, k, i]))
             files.append(Path(folder)/name/f'{name[:-1]}_{i+1}{suffix}')
             tmp = files[-1].with_name(f'.{uuid.uuid4().hex}{suffix}')
             try:

@@ -4,7 +4,7 @@
 
 # %% ../nbs/06_train.ipynb #4ea7b11a
 from __future__ import annotations
-import math, time
+import io, math, time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from pickle import UnpicklingError
@@ -175,8 +175,9 @@ CHECKPOINT_MARKER, CHECKPOINT_VERSION = 'distill_checkpoint', 1
 
 def save_checkpoint(path, task, progress: dict):
     "Write everything `task` needs to go on"
-    with atomic_write(path) as tmp:
-        torch.save(dict(format=CHECKPOINT_MARKER, version=CHECKPOINT_VERSION, kind=task.kind, **task.identity(), **task.state(), **progress), tmp)
+    data = io.BytesIO()                         # torch hides a full disk behind an error of its own
+    torch.save(dict(format=CHECKPOINT_MARKER, version=CHECKPOINT_VERSION, kind=task.kind, **task.identity(), **task.state(), **progress), data)
+    with atomic_write(path) as tmp: tmp.write_bytes(data.getbuffer())
 
 def read_checkpoint(
     path,

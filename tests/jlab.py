@@ -24,7 +24,7 @@ def free_port() -> int:
 def lab(root: Path, timeout: float = 60):
     "A JupyterLab serving `root`, with its own config and no token; stopped by its process group at the end."
     tmp = Path(tempfile.mkdtemp(prefix='jlab'))
-    env = {k: v for k, v in os.environ.items() if k != 'IN_TEST'}
+    env = {k: v for k, v in os.environ.items() if k not in ('IN_TEST', 'MPLBACKEND')}
     env |= dict(JUPYTER_CONFIG_DIR=str(tmp/'config'), JUPYTER_RUNTIME_DIR=str(tmp/'runtime'), JUPYTER_DATA_DIR=str(tmp/'data'),
                 JUPYTERLAB_SETTINGS_DIR=str(tmp/'user-settings'), JUPYTERLAB_WORKSPACES_DIR=str(tmp/'workspaces'), IPYTHONDIR=str(tmp/'ipython'))
     settings = {'apputils-extension/notification': dict(fetchNews='false', checkForUpdates=False),    # both would call out to the network

@@ -143,7 +143,7 @@ def test_written_is_read(tmp_path, suffix, channels):
 def test_long_sounds_go_in_blocks_and_come_back_whole(tmp_path, suffix):
     x = tone(300, 2**18*2.3/48_000, 48_000)
     y, _ = read_audio(write_audio(tmp_path/f'a{suffix}', x))
-    assert y.shape == (1, len(x)) and np.abs(y[0].numpy() - x).max() < .02
+    assert y.shape == (1, len(x)) and np.abs(y[0].numpy() - x).max() < .1
 
 def test_full_scale_is_written_and_more_is_not(tmp_path):
     y, _ = read_audio(write_audio(tmp_path/'a.wav', torch.tensor([1., -1., 0.])))
@@ -394,7 +394,7 @@ def test_steps_grow_with_the_sound():
     class Of:
         def __init__(self, s): self.seconds = s
     steps = [default_steps(Of(s)) for s in (1, 100, 180, 720, 4500, 1e6)]
-    assert steps == [600, 600, 600, 1200, 3000, 3000]
+    assert steps == [1000, 1000, 1000, 2000, 4000, 4000]
 
 def test_the_global_generator_and_the_threads_are_left_alone(folder):
     state, threads = torch.random.get_rng_state(), torch.get_num_threads()

@@ -114,6 +114,11 @@ def test_sidebar_lists_every_page_once():
     listed = leaves(yaml.safe_load((ROOT/'_quarto.yml').read_text(encoding='utf-8'))['website']['sidebar']['contents'])
     assert sorted(x for x in listed if x.endswith('.ipynb')) == sorted(p.relative_to(NBS).as_posix() for p in PAGES)
 
+def test_the_requirements_page_names_tests_that_exist():
+    named = set(re.findall(r'`(test_\w+)`', (NBS/'requirements.ipynb').read_text(encoding='utf-8')))
+    there = {n.name for f in (ROOT/'tests').glob('*.py') for n in nodes(f) if isinstance(n, ast.FunctionDef)}
+    assert named and named <= there
+
 @pytest.mark.parametrize('link,target', [('_quarto.yml', '_quarto.yml'), ('changelog.md', 'CHANGELOG.md'), ('contributing.md', 'CONTRIBUTING.md')])
 def test_links_into_the_pages_folder(link, target):
     assert (NBS/link).read_bytes() == (ROOT/target).read_bytes(), f'nbs/{link} must be a link to (or a copy of) {target}'

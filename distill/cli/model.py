@@ -10,7 +10,7 @@ from typing import Annotated, List, Optional
 import typer
 from .shell import AsJson, Commands, ModelsDir, note, print_json, print_table
 from ..core import UserError, models_folder
-from ..library.catalog import TABLE_COLUMNS, ModelLibrary, OldModelName, differences, refuse_old_name
+from ..library.catalog import TABLE_COLUMNS, ModelLibrary, OldModelName, differences, refuse_old_name, repair_index
 
 # %% auto #0
 __all__ = ['app', 'Ref', 'MaybeRef', 'MaybeRefs', 'Force', 'models', 'list_', 'info', 'compare', 'delete', 'restore', 'purge',
@@ -158,7 +158,7 @@ def repair(models_dir: ModelsDir = None, as_json: AsJson = False):
 
     Example: distill model repair
     """
-    r = _library(models_dir).repair_index()
+    r = repair_index(models_folder(models_dir))
     if as_json: return print_json(asdict(r))
     rows = [[f, 'added'] for f in r.added] + [[f, 'removed'] for f in r.removed] + [[f, f'unreadable: {why}'] for f, why in r.unreadable.items()]
     if rows: print_table(['File', 'Found'], rows)

@@ -4,12 +4,12 @@
 
 # %% ../../nbs/13_cli.train.ipynb #2fa5afe1
 from __future__ import annotations
-import platform, time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Optional
 import typer
 from .shell import AsJson, ModelsDir, Progress, note, print_json, print_table
+from ..core import write_error
 
 # %% auto #0
 __all__ = ['train', 'draw_takes', 'demo']
@@ -17,7 +17,7 @@ __all__ = ['train', 'draw_takes', 'demo']
 # %% ../../nbs/13_cli.train.ipynb #2aff9c4f
 def _clock(s): return f'{int(s)//60}:{int(s) % 60:02d}'
 
-def _show(bar, began, steps, minutes):
+def _show(bar, steps, minutes):
     "A function that shows records on a progress bar, whichever of the budgets is nearer its end"
     def show(rec):
         done = max(rec.step/steps if steps else 0, rec.seconds/60/minutes if minutes else 0)
@@ -51,7 +51,7 @@ def train(
     if steps is None and minutes is None: steps = default_steps(corpus)
     try:
         with Progress('Training') as bar:
-            made = train_model(corpus, name, models_dir, steps, minutes, seed, device, resume, progress=_show(bar, time.time(), steps, minutes))
+            made = train_model(corpus, name, models_dir, steps, minutes, seed, device, resume, progress=_show(bar, steps, minutes))
     except KeyboardInterrupt:
         note(f'Interrupted; nothing is lost. The same command with --resume goes on.')
         raise typer.Exit(130)
@@ -98,12 +98,13 @@ def demo(
     from distill.pipeline import train_model
     sounds, models = out/'sounds', out/'models'
     note(f'1  Making a demonstration corpus in {sounds}')
-    demo_corpus(sounds, seed)
+    try: demo_corpus(sounds, seed)
+    except OSError as e: raise write_error(sounds, e) from e
     corpus = Corpus(sounds)
     note(corpus.report())
     steps = steps or default_steps(corpus)
     note('2  Training')
-    with Progress('   Training') as bar: made = train_model(corpus, 'demo', models, steps, seed=seed, progress=_show(bar, time.time(), steps, None))
+    with Progress('   Training') as bar: made = train_model(corpus, 'demo', models, steps, seed=seed, progress=_show(bar, steps, None))
     note('3  Generating three sounds of 1, 2 and 3 seconds')
     model = load_model(made.path)
     takes = [generate(model, seconds=s, seed=seed + s) for s in (1, 2, 3)]

@@ -115,20 +115,22 @@ def open_archive(
     path,  # a model file
 ):         # yields (the zip, its top folder, the open file)
     "The records of a model file once its directory has been found honest; what is wrong with it is a `ModelFileError`"
+    with _open_file(path) as f:
+        if is_v1(f): raise OldModelFile(path, 'v1')
+        try:
+            with _open_zip(f, path) as z: yield z, _check_records(z, os.fstat(f.fileno()).st_size, path), f
+        except UserError: raise
+        except (zipfile.BadZipFile, zipfile.LargeZipFile, struct.error, EOFError, ValueError, NotImplementedError, OSError) as e:
+            damaged = re.search(r"for file '(.+)'", str(e))
+            raise ModelFileError(path, f'damaged record {damaged[1][:80]}' if damaged else 'damaged zip') from e
+
+def _open_file(path):
+    "A plain file, open for reading"
     try:
         if not stat.S_ISREG(os.stat(path).st_mode): raise ModelFileError(path, 'it is not a file')
-        with open(path, 'rb') as f:
-            if is_v1(f): raise OldModelFile(path, 'v1')
-            with _open_zip(f, path) as z: yield z, _check_records(z, os.fstat(f.fileno()).st_size, path), f
+        return open(path, 'rb')
     except FileNotFoundError: raise MissingFile(f'There is no model file {path}: check the name, or see `distill model list`.') from None
-    except (zipfile.BadZipFile, zipfile.LargeZipFile, struct.error, EOFError, UnicodeDecodeError, NotImplementedError) as e:
-        raise ModelFileError(path, _zip_trouble(e)) from e
-    except UserError: raise
     except OSError as e: raise ModelFileError(path, f'it cannot be read: {e.strerror or e}') from e
-
-def _zip_trouble(e):
-    "A sentence's worth of what `zipfile` found"
-    return f"damaged record {m[1]}" if (m := re.search(r"for file '(.+)'", str(e))) else 'damaged zip'
 
 # %% ../../nbs/09_library.catalog.ipynb #22f641ac
 def _no_constant(x): raise ValueError(f'{x} is not JSON')
@@ -429,7 +431,7 @@ class ModelLibrary:
         self.folder, self.note = Path(models_dir).expanduser(), ''
         self._index, self._seen = _Index(self.folder), None
         with contextlib.suppress(OSError): sweep_leftovers(self.folder)
-        self.refresh()
+        self.opened = self.refresh()  # what was new
 
     @property
     def trash(self):
@@ -449,8 +451,10 @@ _DAMAGED = sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR
 
 @patch
 def _with_index(self: ModelLibrary, do):
-    "`do()` on the index in the folder, mended if need be; else on one in memory"
-    self._index.memory, self.note = None, ''
+    "`do()` on the index in the folder, mended if need be; else on one in memory, as where there is nothing to index"
+    memory = lambda: sqlite3.connect(':memory:', isolation_level=None, check_same_thread=False)
+    nothing = not (self.folder/'library.db').exists() and not _scan(self.folder)
+    self._index.memory, self.note = memory() if nothing else None, ''
     for attempt in range(3):
         try:
             self._index.prepare()
@@ -458,8 +462,9 @@ def _with_index(self: ModelLibrary, do):
         except sqlite3.Error as e:
             code = getattr(e, 'sqlite_errorcode', 0) & 0xff
             if code in _DAMAGED and attempt == 0 and self._discard(): continue
-            if self.folder.is_dir(): self.note = f'The index {self.folder/"library.db"} cannot be used ({e}): working from the files alone.'
-            self._index.memory = sqlite3.connect(':memory:', isolation_level=None, check_same_thread=False)
+            self.note = f'The index {self.folder/"library.db"} cannot be used ({e}): working from the files alone.'
+            self._index.memory = memory()
+    assert False, 'an index in memory fails'
 
 @patch
 def _discard(self: ModelLibrary):
@@ -533,7 +538,7 @@ def _query(self: ModelLibrary, sql, *args):
     if self._seen is None or _stamp(self.folder) != self._seen: self.refresh()
     try:
         with self._index.open() as db: return db.execute(sql, args).fetchall()
-    except sqlite3.Error: self.refresh()
+    except sqlite3.Error: self.repair_index()
     with self._index.open() as db: return db.execute(sql, args).fetchall()
 
 @patch
@@ -560,7 +565,9 @@ def repair_index(
     models_dir,  # a library's folder
 ) -> Repair:     # what was added, removed and unreadable
     "Rebuild the index of a library from its files"
-    return ModelLibrary(models_dir).repair_index()
+    lib = ModelLibrary(models_dir)
+    a, b = lib.opened, lib.repair_index()
+    return Repair(sorted({*a.added, *b.added}), sorted({*a.removed, *b.removed}), b.unreadable)
 
 # %% ../../nbs/09_library.catalog.ipynb #92c4a9e2
 @patch

@@ -132,7 +132,7 @@ def vae_loss(
     generator=None,           # of the latent's noise; None takes the mean
     kl_weight: float = .02,   # weight of `kl` in the total
     free_bits: float = .05,   # nats each latent number may carry for nothing
-) -> dict:                    # scalars: loss = recon + kl_weight·kl; rate in nats per second is for the curve
+) -> dict:                    # scalars: recon, kl, and loss = recon + kl_weight·kl
     "The VAE's loss as named parts"
     out, mu, logvar = net(mel, generator)
     recon = ((out - mel)/net.std).abs().mean()
