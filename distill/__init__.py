@@ -1,4 +1,4 @@
-"""Small-corpus generative audio: train on your own sounds, steer what was learnt, keep it in one safe file.
+"""Small-corpus generative audio: train on your own sounds, steer what was learned, keep it in one safe file.
 
 Hand-written: nbdev only rewrites the `__version__` line below. `import distill` stays
 light; the names in `_lazy` are imported the first time they are touched (PEP 562).
@@ -6,6 +6,8 @@ light; the names in `_lazy` are imported the first time they are touched (PEP 56
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+
+from ._imports import lazy
 
 __version__ = "0.1.0"
 
@@ -24,8 +26,10 @@ _lazy = {
     'save_model': 'distill.models.persistence',
     'generate': 'distill.generation',
     'reconstruct': 'distill.generation',
+    'train_model': 'distill.pipeline',
 }
 __all__ = ['__version__', *_lazy]
+__getattr__, __dir__ = lazy(__name__, _lazy)
 
 if TYPE_CHECKING:
     from .audio import Corpus, Sound
@@ -35,17 +39,6 @@ if TYPE_CHECKING:
     from .mel import Mel, MelConfig
     from .models.persistence import load_model, save_model
     from .models.vae import ConvVAE, VAEConfig
+    from .pipeline import train_model
     from .train import fit
     from .vocoder import resolve_vocoder
-
-
-def __getattr__(name: str):
-    from importlib import import_module
-    if name not in _lazy: raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
-    val = getattr(import_module(_lazy[name]), name)
-    globals()[name] = val
-    return val
-
-
-def __dir__():
-    return sorted({*globals(), *__all__})

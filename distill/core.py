@@ -148,7 +148,7 @@ def make_generator(
         raise UserError(f'The seed {seed!r} is not a whole number from 0 to 2**63 - 1: give one like 7.')
     return torch.Generator(device).manual_seed(seed)
 
-# %% ../nbs/00_core.ipynb #ce67de03
+# %% ../nbs/00_core.ipynb #97c18adf
 @contextlib.contextmanager
 def hold_interrupt():
     "Yield a function that tells whether Ctrl-C came; outside the main thread, where signals never arrive, it never did"
