@@ -236,7 +236,7 @@ def set_(d, path, v):
     d[path[-1]] = v
 
 WRONG = {
-    'absurd weight': (['model_state_dict', 'decoder.0.bias'], torch.full((4,), 3e38), 'not finite'), 'absurd settings': (['model_config', 'silence'], 1e300, 'model_'),
+    'absurd weight': (['model_state_dict', 'decoder.5.weight'], torch.full((8, 4, 3), 3e38), 'numbers that are not finite'), 'absurd settings': (['model_config', 'silence'], 1e300, 'model_'),
     'marker': (['format'], 'holiday', 'marker'), 'no version': (['version'], 'one', 'version'), 'bool version': (['version'], True, 'version'),
     'nan weight': (['model_state_dict', 'encoder.0.bias'], torch.tensor([0., float('nan'), 0, 0]), 'not finite'),
     'inf weight': (['model_state_dict', 'encoder.0.bias'], torch.tensor([0., float('inf'), 0, 0]), 'not finite'),
