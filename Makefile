@@ -41,4 +41,4 @@ docs: install
 	$(PY) tools/docs.py --strict
 
 bench: install
-	NB_LIMIT=7200 $(PY) tools/run_nbs.py --flags slow nbs/benchmarks.ipynb
+	NB_LIMIT=7200 NB_JOBS=1 $(PY) tools/run_nbs.py --flags slow nbs/benchmarks.ipynb nbs/benchmarks_library.ipynb

@@ -41,7 +41,10 @@ def pytest_addoption(parser):
 
 
 def pytest_terminal_summary(terminalreporter):
+    "What tests measured (`record_property('figure', ...)`), and what could not run"
     import jlab
+    figures = {v for reports in terminalreporter.stats.values() for r in reports for k, v in getattr(r, 'user_properties', ()) if k == 'figure'}
+    for v in sorted(figures): terminalreporter.write_line(v)
     if jlab.missing: terminalreporter.write_line(f'The browser tests did not run: {jlab.missing}', yellow=True)
 
 

@@ -52,17 +52,22 @@ def _fsync_folder(folder):
     except OSError: pass
     finally: os.close(fd)
 
+_NO_LINKS = errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK  # what file systems without hard links say
+
 def rename_new(
     tmp,   # a file
     path,  # its new name, in the same file system; `FileExistsError` when taken
 ):
     "Rename, never over another file: atomic by hard link, by an exclusive placeholder where links are not to be had"
     try: os.link(tmp, path)
-    except FileExistsError: raise
-    except OSError:
+    except OSError as e:
+        if e.errno not in _NO_LINKS: raise
         os.close(os.open(path, os.O_CREAT | os.O_EXCL))
-        os.replace(tmp, path)
-    else: os.unlink(tmp)
+        try: os.replace(tmp, path)
+        except BaseException: os.unlink(path); raise
+        return
+    try: os.unlink(tmp)
+    except FileNotFoundError: os.unlink(path); raise  # somebody else renamed it in the same instant: it is theirs
 
 def _lock(fd):
     "True: `fd` is ours now; False: another process holds it; None: there are no locks here"

@@ -5,10 +5,11 @@
 # %% ../nbs/07_latent.ipynb #f0a59fb6
 from __future__ import annotations
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 # %% auto #0
-__all__ = ['POSITIONS', 'NEAR', 'LIKE', 'CARRY', 'Slider', 'LatentAnalysis', 'analyze', 'draw_latent', 'slider_coordinates']
+__all__ = ['POSITIONS', 'NEAR', 'LIKE', 'CARRY', 'Slider', 'LatentAnalysis', 'analyze', 'beginnings', 'draw_latent',
+           'slider_coordinates']
 
 # %% ../nbs/07_latent.ipynb #9f03b6a6
 import torch
@@ -26,6 +27,11 @@ class Slider:
     axis: int        # which direction
     share: float     # of the corpus's variance that lies along it, 0 … 1
     values: tuple    # the coordinate, in spreads, at each of the positions −10 … 10; rising
+    descriptor: str | None = None  # what it is named after; None: what it does has not been measured
+    rho: float | None = None       # Spearman correlation of position and descriptor, mean over sounds, −1 … 1
+    monotone: float | None = None  # share of the steps between neighbouring positions that raise the descriptor
+    leakage: float | None = None   # what it does to the other named descriptors, as a share of what it does to its own
+    covered: float | None = None   # what it does from end to end, as a share of the corpus's range
 
     def value(self,
         position: float, # −10 … 10
@@ -42,7 +48,7 @@ class LatentAnalysis:
     "Directions, sliders and windows of a corpus in the latent space of its model"
     steps: int              # latent steps in a window; even
     mean: torch.Tensor      # (d,) the mean window; d = latent numbers × steps
-    axes: torch.Tensor      # (k,d) orthonormal directions, the widest first
+    axes: torch.Tensor      # (k,d) directions: a window is mean + (state·spread) @ axes
     spread: torch.Tensor    # (k,) standard deviation of the corpus along each
     states: torch.Tensor    # (n,k) the corpus's windows, in spreads
     start: torch.Tensor     # (n,) how likely a sound begins with each window; sums to 1
@@ -54,7 +60,7 @@ class LatentAnalysis:
         "Plain containers and tensors"
         tensors = ('mean', 'axes', 'spread', 'states', 'start', 'after', 'rest')
         return dict(version=1, steps=self.steps, **{k: getattr(self, k).cpu().clone() for k in tensors},
-                    sliders=[dict(name=s.name, axis=s.axis, share=s.share, values=list(s.values)) for s in self.sliders])
+                    sliders=[asdict(s) | dict(values=list(s.values)) for s in self.sliders])
 
     @classmethod
     def from_dict(cls, d: dict) -> LatentAnalysis:
@@ -62,15 +68,23 @@ class LatentAnalysis:
         bad = _why_not(d)
         if bad: raise UserError(f'This is not a usable latent analysis ({bad}): train the model anew.')
         return cls(**{k: v for k, v in d.items() if k not in ('version', 'sliders')},
-                   sliders=tuple(Slider(s['name'], s['axis'], float(s['share']), tuple(map(float, s['values']))) for s in d['sliders']))
+                   sliders=tuple(Slider(**s | dict(values=tuple(map(float, s['values'])))) for s in d['sliders']))
+
+    def windows(self,
+        states,     # (n,k)
+    ):              # (n,z,steps)
+        "The latents of windows"
+        return (self.mean + (states*self.spread) @ self.axes).view(len(states), -1, self.steps)
 
     def df(self):
-        "One row a slider: its name, its share of the corpus's variance, and the coordinates at its two ends"
+        "One row a slider: its name, what was measured of it, its share of the corpus's variance, the coordinates at its ends"
         import pandas as pd
-        return pd.DataFrame([dict(name=s.name, share=s.share, low=s.values[0], high=s.values[-1]) for s in self.sliders])
+        return pd.DataFrame([{k: v for k, v in asdict(s).items() if k not in ('axis', 'values')} | dict(low=s.values[0], high=s.values[-1]) for s in self.sliders])
 
-    def _repr_html_(self): return self.df().style.hide(axis='index').format(precision=2).set_uuid('sliders').to_html()
+    def _repr_html_(self): return self.df().style.hide(axis='index').format(precision=2, na_rep='').set_uuid('sliders').to_html()
     def __repr__(self): return f'LatentAnalysis({len(self.sliders)} sliders, {len(self.states)} windows)'
+
+_NEED, _MEASURED = {'name', 'axis', 'share', 'values'}, {'rho', 'monotone', 'leakage', 'covered'}
 
 def _why_not(d) -> str:
     "What is wrong with a dict that should be an analysis; '' if nothing"
@@ -92,7 +106,9 @@ def _why_not(d) -> str:
     if (d['start'] < 0).any() or d['start'].sum() <= 0: return 'start holds no probabilities'
     if (d['spread'] <= 0).any(): return 'spread is not above 0'
     for s in d['sliders']:
-        if not isinstance(s, dict) or set(s) != {'name', 'axis', 'share', 'values'}: return 'a slider has other keys'
+        if not isinstance(s, dict) or not _NEED <= set(s) <= _NEED | _MEASURED | {'descriptor'}: return 'a slider has other keys'
+        if not all(s.get(k) is None or isinstance(s[k], (int, float)) and math.isfinite(s[k]) for k in _MEASURED): return 'a slider is measured badly'
+        if not isinstance(s.get('descriptor'), (str, type(None))): return 'a slider is named after nothing'
         if not isinstance(s['name'], str) or not isinstance(s['axis'], int) or not 0 <= s['axis'] < k: return 'a slider has no direction'
         v = s['values']
         if not isinstance(s['share'], (int, float)) or not isinstance(v, (list, tuple)) or len(v) != len(POSITIONS): return 'a slider has no range'
@@ -193,11 +209,17 @@ def _pick(logits, g):
     "An index drawn by its log weight"
     return torch.multinomial((logits - logits.max()).exp(), 1, generator=g).item()
 
+def beginnings(
+    a: LatentAnalysis,
+    n: int,
+    g,                # a `torch.Generator`
+):                    # (n,k)
+    "Windows near the corpus's beginnings"
+    return a.states[torch.multinomial(a.start, n, True, generator=g)] + NEAR*torch.randn(n, a.states.shape[1], generator=g)
+
 def _begin(a, fixed, g):
-    "A first window: near a beginning of the corpus that is near the fixed coordinates"
-    axes, want = list(fixed), torch.tensor(list(fixed.values()))
-    far = ((a.states[:, axes] - want)/LIKE).square().sum(1) if fixed else 0.
-    s = a.states[_pick(a.start.clamp(min=1e-12).log() - .5*far, g)] + NEAR*torch.randn(a.states.shape[1], generator=g)
+    "A first window, its fixed coordinates set"
+    s = beginnings(a, 1, g)[0]
     for axis, v in fixed.items(): s[axis] = v
     return s
 
@@ -216,12 +238,11 @@ def draw_latent(
     "A latent that moves as the corpus moves"
     fixed = slider_coordinates(a, positions or {})
     g, w, h = make_generator(seed), a.steps, a.steps//2
-    z = len(a.rest)
     out = a.rest[:, None].repeat(1, steps + 2*w)
     fade = torch.linspace(0, 1, h + 2)[1:-1]
     at, s = 0, _begin(a, fixed, g)
     while at < steps:
-        win = (a.mean + (s*a.spread) @ a.axes).view(z, w)
+        win = a.windows(s[None])[0].clone()
         if at and not fresh: win[:, :h] = out[:, at:at + h] + fade*(win[:, :h] - out[:, at:at + h])
         out[:, at:at + w] = win
         s, fresh = _go_on(a, s, g), False

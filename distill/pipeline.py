@@ -16,6 +16,7 @@ from .core import UserError, models_folder
 from .latent import analyze
 from .library.catalog import ModelMetadata, file_stem
 from .models.persistence import load_model, save_model_from_checkpoint
+from .naming import name_sliders
 from .train import TrainConfig, VAETraining, fit
 
 # %% ../nbs/11_pipeline.ipynb #0baf41ef
@@ -35,6 +36,13 @@ def checkpoint_path(models_dir, name: str) -> Path:
     "Where the unfinished training of a model called `name` is kept"
     return models_folder(models_dir)/'checkpoints'/f'{file_stem(name)}.pt'
 
+def _unless(stop, step):
+    "A step that is not begun once `stop()` says so"
+    def asking():
+        if stop(): raise KeyboardInterrupt
+        return step()
+    return asking
+
 def train_model(
     corpus,                       # a `Corpus`, or a folder of sounds
     name: str,                    # what to call the model
@@ -45,6 +53,7 @@ def train_model(
     device: str = 'auto',         # 'auto', 'cpu', 'cuda' …
     resume: bool = False,         # go on with the unfinished training of that name
     progress=None,                # called with every `Record`
+    stop=None,                    # asked before every step; where it says True, training ends at once and the last whole epoch can be resumed
 ) -> Trained:                     # after Ctrl-C the training can be resumed under the same name
     "Train a model on a folder of sounds and put it into the library"
     metadata = ModelMetadata(name)
@@ -53,9 +62,10 @@ def train_model(
         raise UserError(f'A training of {name!r} is unfinished: resume it (--resume, resume=True), choose another name, or delete {checkpoint}.')
     if not isinstance(corpus, Corpus): corpus = Corpus(corpus)
     task = VAETraining(corpus, cfg=TrainConfig(seed=seed), device=device)
+    if stop: task.step = _unless(stop, task.step)
     for rec in fit(task, steps, minutes, checkpoint, resume):
         if progress: progress(rec)
-    analysis = analyze(task.model, task.mels)
+    analysis = name_sliders(task.model, task.mel, analyze(task.model, task.mels))
     path = save_model_from_checkpoint(checkpoint, metadata, models_folder(models_dir), analysis)
     checkpoint.unlink()
     m = load_model(path)

@@ -175,7 +175,7 @@ def test_get_does_not_guess(shelf):
     with pytest.raises(AmbiguousModel, match="'rain' may be any of 2 models: Rain at sea .a1b2ffff. in a1b2ffff00.distillgan, Rain on tin") as e: lib.get('rain')
     assert {c.model_id for c in e.value.candidates} == {'a1b2c3d4e5', 'a1b2ffff00'}
     with pytest.raises(AmbiguousModel): lib.get('a1b2')
-    for ref in ('a1', 'xyz', '', '  ', 'nothing.distillgan', '%', '_'):                  # three letters of an id are too few
+    for ref in ('a1', 'xyz', '', '  ', 'nothing.distillgan', '%', '_', '\udcff'):                  # three letters of an id are too few
         with pytest.raises((UnknownModel, AmbiguousModel)): lib.get(ref)
     put_card(shelf, 'kkkk', model_id='other000')                                        # a name that looks like another's id
     with pytest.raises(AmbiguousModel): lib.get('kkkk')
@@ -212,6 +212,17 @@ def test_purge(shelf):
     lib = ModelLibrary(shelf)
     lib.delete('kal'); lib.delete('sea'); lib.delete('tin', purge=True)
     assert lib.purge('kal') == 1 and lib.purge() == 1 and lib.purge() == 0 and not len(lib) and not list(shelf.rglob('*.distillgan'))
+
+def test_an_entry_that_is_out_of_date_deletes_nobody_else(shelf):
+    lib = ModelLibrary(shelf)
+    old = lib.get('kal')
+    lib.delete('kal', purge=True)
+    put_card(shelf, 'Newcomer', model_id='new00000').rename(old.path)                   # the name is used again
+    for purge in (False, True):
+        with pytest.raises(UnknownModel, match="'Kalimba' is gone from the library already"): lib.delete(old, purge=purge)
+    assert lib.get('Newcomer').path == old.path and not len(lib.trash)
+    old.path.unlink()
+    with pytest.raises(UnknownModel, match='Kalimba'): lib.delete(old)
 
 # --- names for files
 

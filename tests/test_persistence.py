@@ -236,14 +236,14 @@ def set_(d, path, v):
     d[path[-1]] = v
 
 WRONG = {
-    'absurd weight': (['model_state_dict', 'decoder.5.weight'], torch.full((8, 4, 3), 3e38), 'numbers that are not finite'), 'absurd settings': (['model_config', 'silence'], 1e300, 'model_'),
+    'absurd mean': (['model_config', 'mean'], (1e39,)*8, 'not finite'), 'absurd settings': (['model_config', 'silence'], 1e300, 'model_'),
     'marker': (['format'], 'holiday', 'marker'), 'no version': (['version'], 'one', 'version'), 'bool version': (['version'], True, 'version'),
     'nan weight': (['model_state_dict', 'encoder.0.bias'], torch.tensor([0., float('nan'), 0, 0]), 'not finite'),
     'inf weight': (['model_state_dict', 'encoder.0.bias'], torch.tensor([0., float('inf'), 0, 0]), 'not finite'),
     'wrong shape': (['model_state_dict', 'encoder.0.bias'], torch.zeros(5), 'wrong shape or type of weight encoder.0.bias'),
     'wrong dtype': (['model_state_dict', 'encoder.0.bias'], torch.zeros(4, dtype=torch.float64), 'wrong shape or type'),
     'a number for a tensor': (['model_state_dict', 'encoder.0.bias'], 3, 'wrong shape or type'),
-    'extra weight': (['model_state_dict', 'extra'], torch.zeros(1), 'unknown weight extra'),
+    'extra weight': (['model_state_dict', 'extra'], torch.zeros(1), "unknown weight 'extra'"),
     'huge declared shape': (['model_state_dict', 'encoder.0.bias'], torch.zeros(1).expand(10**12), 'wrong shape'),
     'sparse': (['training_config', 'x'], torch.zeros(3).to_sparse(), 'unsafe content'),
     'gradient': (['model_state_dict', 'encoder.0.bias'], torch.zeros(4, requires_grad=True), 'gradient'),

@@ -32,7 +32,7 @@ def _sliders(given):
         name, eq, value = text.rpartition('=')
         try: out[name.strip()] = float(value)
         except ValueError: eq = ''
-        if not eq or not name.strip(): raise UserError(f"--slider {text!r} is not NAME=VALUE: give for example --slider 'other 1=5'.")
+        if not eq or not name.strip(): raise UserError(f"--slider {text!r} is not NAME=VALUE: give for example --slider brightness=5.")
     return out
 
 def _free(folder, stem, format):
@@ -58,7 +58,7 @@ def generate(
 
     \b
     Example:
-      distill generate rain --seconds 3 -n 5 --slider 'other 1=6' --out takes
+      distill generate rain --seconds 3 -n 5 --slider brightness=6 --out takes
     """
     path, sliders = find_model(model, models_dir), _sliders(slider or [])
     if n < 1: raise UserError(f'-n {n} makes no sound: give a number above 0.')

@@ -33,7 +33,7 @@ def _not_old(ref):
 _HOW = 'Id, beginning of one, name, part of one, or file.'
 Ref = Annotated[str, typer.Argument(metavar='MODEL', callback=_not_old, help=_HOW)]
 MaybeRef = Annotated[Optional[str], typer.Argument(metavar='[MODEL]', callback=_not_old, help=_HOW)]
-MaybeRefs = Annotated[Optional[List[str]], typer.Argument(metavar='[MODEL]...', callback=_not_old, help=_HOW)]
+MaybeRefs = Annotated[Optional[List[str]], typer.Argument(metavar='[MODEL]', callback=_not_old, help=_HOW)]
 Force = Annotated[bool, typer.Option('--force', '-f', help='Do not ask.')]
 
 def _library(models_dir) -> ModelLibrary:
@@ -102,7 +102,7 @@ def _agree(question, force):
 
 @app.command()
 def delete(
-    models: Annotated[List[str], typer.Argument(metavar='MODEL...', callback=_not_old, help=_HOW)],
+    models: Annotated[List[str], typer.Argument(metavar='MODEL', callback=_not_old, help=_HOW)],
     force: Force = False,
     purge: Annotated[bool, typer.Option('--purge', help='For good, not into the trash.')] = False,
     models_dir: ModelsDir = None, as_json: AsJson = False,
@@ -123,7 +123,7 @@ def delete(
 
 @app.command()
 def restore(model: MaybeRef = None, models_dir: ModelsDir = None, as_json: AsJson = False):
-    """Take a model out of the trash; without a name, list what is there.
+    """Take a model out of the trash, or list the trash.
 
     JSON: the model restored, or the list of those in the trash, as in `distill model list --json`.
 
@@ -136,7 +136,9 @@ def restore(model: MaybeRef = None, models_dir: ModelsDir = None, as_json: AsJso
 
 @app.command()
 def purge(model: MaybeRef = None, force: Force = False, models_dir: ModelsDir = None, as_json: AsJson = False):
-    """Empty the trash, or remove one model from it for good; it asks first.
+    """Empty the trash for good; it asks first.
+
+    With a model, only that one is removed.
 
     JSON: {"purged": number of files}.
 
@@ -166,7 +168,9 @@ def repair(models_dir: ModelsDir = None, as_json: AsJson = False):
 
 @app.command()
 def verify(models: MaybeRefs = None, models_dir: ModelsDir = None, as_json: AsJson = False):
-    """Read every byte and number of some models, or of all; the exit code is 1 when one is damaged.
+    """Read every byte of some models, or of all.
+
+    The exit code is 1 when one is damaged.
 
     JSON: a list of {"name", "model_id", "path", "ok", "why"}.
 

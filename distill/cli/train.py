@@ -22,7 +22,7 @@ def _show(bar, steps, minutes):
     def show(rec):
         done = max(rec.step/steps if steps else 0, rec.seconds/60/minutes if minutes else 0)
         held = f'held-out error {rec.held_out:.2f}' if rec.held_out is not None else f'error {rec.parts["recon"]:.2f}'
-        bar.show(min(1., done), f'step {rec.step}, {held}, {_clock(rec.eta)} to go')
+        bar.show(min(1., done), f'step {rec.step}, {held}, ' + (f'{_clock(rec.eta)} to go' if done < 1 else 'now finding the sliders'))
     return show
 
 def train(
@@ -45,6 +45,7 @@ def train(
       distill train ~/sounds/rain --name rain --minutes 5
     """
     from distill.audio import Corpus, default_steps
+    from distill.models.persistence import load_model
     from distill.pipeline import train_model
     corpus = Corpus(folder)
     note(corpus.report())
@@ -59,6 +60,7 @@ def train(
     else:
         held = f'held-out error {made.held_out:.2f} nats' if made.held_out is not None else 'nothing was held out of so few files'
         note(f'{made.steps} steps in {_clock(made.seconds)}, {held}.')
+        note(f'Sliders: {", ".join(s.name for s in load_model(made.path).analysis.sliders)}')
         typer.echo(made.path)
         note(f"Hear it:  distill generate '{made.name}'" + (f" --models-dir '{models_dir}'" if models_dir else ''))
 

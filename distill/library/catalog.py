@@ -5,7 +5,7 @@
 # %% ../../nbs/09_library.catalog.ipynb #0e47e084
 from __future__ import annotations
 import contextlib, functools, html, json, math, operator, os, pickletools, re, sqlite3, stat, struct, time, unicodedata, uuid, zipfile
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import datetime, timezone
 from difflib import get_close_matches
 from itertools import count, islice
@@ -24,14 +24,17 @@ __all__ = ['MODEL_FORMAT_MARKER', 'MODEL_FILE_EXTENSION', 'SAVED_MODEL_VERSION',
            'UnknownModel', 'AmbiguousModel', 'refuse_old_name', 'differences', 'vocoder_badge', 'size_text',
            'duration_text']
 
-# %% ../../nbs/09_library.catalog.ipynb #b62218f8
+# %% ../../nbs/09_library.catalog.ipynb #1aefc8cf
 MODEL_FORMAT_MARKER = 'distillgan_model'  # `format` in every model file of ours
 MODEL_FILE_EXTENSION = '.distillgan'
 SAVED_MODEL_VERSION = 1                   # the version this library writes, and the newest it reads
 
+_CONTROL = re.compile('[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]')  # they steer a terminal or turn text round
+
 class ModelFileError(UserError):
     "A file that is not one of our models, or no longer one: `path`, and `why`"
     says = 'Not a valid .distillgan model file: {0} ({1}).'
+    def __init__(self, path, why=''): super().__init__(path, ' '.join(_CONTROL.sub('?', str(why)).split()))  # `why` may quote the file
     def __str__(self): return self.says.format(*self.args)
     @property
     def path(self): return self.args[0]
@@ -62,7 +65,7 @@ def check_envelope(
     if type(v) is not int or v < 1: raise ModelFileError(path, 'its version is not a number')
     if v > SAVED_MODEL_VERSION: raise NewerModelFile(path, v)
 
-# %% ../../nbs/09_library.catalog.ipynb #261d8727
+# %% ../../nbs/09_library.catalog.ipynb #3797768b
 def is_v1(
     f,        # a binary file
 ) -> bool:
@@ -80,7 +83,7 @@ def is_v1(
     except Exception: pass  # whatever this is, it is not a pickle
     return False
 
-# %% ../../nbs/09_library.catalog.ipynb #a44aba22
+# %% ../../nbs/09_library.catalog.ipynb #22f641ac
 MAX_RECORDS, MAX_CARD = 20_000, 1 << 20  # records in a file, bytes of a card
 
 def _open_zip(f, path):
@@ -132,7 +135,7 @@ def _open_file(path):
     except FileNotFoundError: raise MissingFile(f'There is no model file {path}: check the name, or see `distill model list`.') from None
     except OSError as e: raise ModelFileError(path, f'it cannot be read: {e.strerror or e}') from e
 
-# %% ../../nbs/09_library.catalog.ipynb #22f641ac
+# %% ../../nbs/09_library.catalog.ipynb #53617139
 def _no_constant(x): raise ValueError(f'{x} is not JSON')
 
 def read_card(
@@ -151,9 +154,7 @@ def card_in(z, top, path):
     check_envelope(card, path)
     return card
 
-# %% ../../nbs/09_library.catalog.ipynb #c0d23f68
-_CONTROL = re.compile('[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]')  # would steer a terminal, or turn text round
-
+# %% ../../nbs/09_library.catalog.ipynb #67fd22cb
 def _text(key, v, limit, lines=True):
     if not isinstance(v, str) or len(v) > limit or _CONTROL.search(v) or not lines and set(v) & set('\n\t'):
         raise UserError(f'{key} {str(v)[:40]!r} is not plain text of at most {limit} characters.')
@@ -184,7 +185,7 @@ def _words(key, v):
     if isinstance(v, str) or not isinstance(v, (list, tuple)) or len(v) > 100: raise UserError(f'{key} is not a list of at most 100 words.')
     return tuple(dict.fromkeys(_text(key, t, 60, lines=False).strip() for t in v))
 
-# %% ../../nbs/09_library.catalog.ipynb #67fd22cb
+# %% ../../nbs/09_library.catalog.ipynb #8b452970
 @dataclass(frozen=True)
 class ModelMetadata:
     "Who a model is and how it came to be"
@@ -237,7 +238,7 @@ def _plain_json(key, d):
 
 _KNOWN = [f.name for f in fields(ModelMetadata) if f.name != 'extra']
 
-# %% ../../nbs/09_library.catalog.ipynb #3849e8ea
+# %% ../../nbs/09_library.catalog.ipynb #976db760
 @dataclass(frozen=True)
 class VocoderInfo:
     "What the catalog knows of the vocoder in a model file"
@@ -280,7 +281,7 @@ def vocoder_text(
     loss = '' if v.final_loss is None else f', loss {v.final_loss:.4f}'
     return f'{v.label} ({v.epochs}ep)' if short else f'{v.label} ({v.epochs} epochs{loss})'
 
-# %% ../../nbs/09_library.catalog.ipynb #a3459336
+# %% ../../nbs/09_library.catalog.ipynb #f14588de
 def make_card(
     metadata: ModelMetadata,
     vocoder: VocoderInfo | None = None,
@@ -327,7 +328,7 @@ class ModelEntry(ModelMetadata):
                 'vocoder': self.vocoder and asdict(self.vocoder), 'version': self.version,
                 'library_version': self.library_version, 'sizes': self.sizes}
 
-# %% ../../nbs/09_library.catalog.ipynb #c9b4fdb1
+# %% ../../nbs/09_library.catalog.ipynb #6b9d6bc4
 def file_stem(
     name: str,  # a model's name
 ) -> str:       # a file name without extension
@@ -345,7 +346,7 @@ def free_names(
         p = Path(folder)/f"{stem}{f'_{n}' if n else ''}{MODEL_FILE_EXTENSION}"
         if not os.path.lexists(p): yield p
 
-# %% ../../nbs/09_library.catalog.ipynb #290c50e6
+# %% ../../nbs/09_library.catalog.ipynb #023496c4
 _INDEX_VERSION = 2
 _COLUMNS = 'file size mtime_ns model_id name created text tags vocoder card error'.split()
 
@@ -384,14 +385,15 @@ class _Index:
     def put(self, db, rows):
         db.executemany(f"INSERT OR REPLACE INTO models VALUES ({','.join('?' * len(_COLUMNS))})", rows)
 
-# %% ../../nbs/09_library.catalog.ipynb #89e1e32f
+# %% ../../nbs/09_library.catalog.ipynb #9a2f5aa4
 def _fold(s): return unicodedata.normalize('NFC', s).casefold()
 
 def _row(folder, file, size, mtime_ns):
-    "The index row of one file: its card, or the reason why there is none"
+    "The index row of one file: its card, or the reason why there is none; None when the file has gone meanwhile"
     try:
         card = read_card(Path(folder)/file)
         e = ModelEntry.from_card(card, file, size, mtime_ns)
+    except MissingFile: return None
     except (UserError, OverflowError) as err:
         return file, size, mtime_ns, None, None, None, '', '', None, None, getattr(err, 'why', str(err))
     text = _fold('\n'.join([e.name, e.description, *e.tags, e.corpus, e.model_id]))
@@ -402,7 +404,7 @@ def _scan(folder):
     "The model files in a folder: {name: (size, mtime_ns)}"
     try: found = os.scandir(folder)
     except FileNotFoundError: return {}
-    except OSError as e: raise MissingFile(f'Cannot read the library {folder}: {e.strerror}.') from e
+    except OSError as e: raise MissingFile(f'Cannot read the library {folder} ({e.strerror}): choose another folder or change its permissions.') from e
     out = {}
     with found:
         for f in found:
@@ -411,7 +413,7 @@ def _scan(folder):
                 if f.is_file(): out[f.name] = (s := f.stat()).st_size, s.st_mtime_ns
     return out
 
-# %% ../../nbs/09_library.catalog.ipynb #4cea2297
+# %% ../../nbs/09_library.catalog.ipynb #bd530d49
 @dataclass
 class Repair:
     "What `repair_index` found"
@@ -446,7 +448,7 @@ class ModelLibrary:
         "Read every card again and rebuild the index"
         return self._with_index(functools.partial(self._sync, everything=True))
 
-# %% ../../nbs/09_library.catalog.ipynb #bd530d49
+# %% ../../nbs/09_library.catalog.ipynb #d98f4055
 _DAMAGED = sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR
 
 @patch
@@ -488,7 +490,7 @@ def _alone(folder):
         yield
     finally: os.close(fd)
 
-# %% ../../nbs/09_library.catalog.ipynb #15f23a5c
+# %% ../../nbs/09_library.catalog.ipynb #da57f4b4
 @patch
 def _sync(self: ModelLibrary, everything=False):
     "Bring the index up to the folder and report; with `everything`, every card is read again"
@@ -504,7 +506,7 @@ def _sync(self: ModelLibrary, everything=False):
             have, found = known(db), _scan(self.folder)
             new, gone = differ(have, found), sorted(have.keys() - found.keys())
             db.executemany('DELETE FROM models WHERE file = ?', [(f,) for f in gone])
-            self._index.put(db, [row(*f) for f in new])
+            self._index.put(db, filter(None, [row(*f) for f in new]))
     self._seen = seen
     return Repair(sorted(f for f, *s in new if have.get(f) != tuple(s)), gone, self._unreadable())
 
@@ -527,11 +529,16 @@ def note_file(
     with contextlib.suppress(sqlite3.Error):
         index.prepare()
         with index.open(write=True) as db:
-            try: s = os.stat(path)
-            except FileNotFoundError: db.execute('DELETE FROM models WHERE file = ?', (path.name,))
-            else: index.put(db, [_row(path.parent, path.name, s.st_size, s.st_mtime_ns)])
+            found = _scan_one(path)
+            row = found and _row(path.parent, path.name, *found)
+            if row: index.put(db, [row])
+            else: db.execute('DELETE FROM models WHERE file = ?', (path.name,))
 
-# %% ../../nbs/09_library.catalog.ipynb #da57f4b4
+def _scan_one(path):
+    try: return (s := os.stat(path)).st_size, s.st_mtime_ns
+    except FileNotFoundError: return None
+
+# %% ../../nbs/09_library.catalog.ipynb #99d19fe2
 @patch
 def _query(self: ModelLibrary, sql, *args):
     "Rows of the index, which is brought up to date if the folder has changed"
@@ -560,7 +567,7 @@ def unreadable(self: ModelLibrary) -> dict:
     "Files that are no models of ours: {file: why}"
     return dict(self._query('SELECT file, error FROM models WHERE error IS NOT NULL ORDER BY file'))
 
-# %% ../../nbs/09_library.catalog.ipynb #1627f11a
+# %% ../../nbs/09_library.catalog.ipynb #92c4a9e2
 def repair_index(
     models_dir,  # a library's folder
 ) -> Repair:     # what was added, removed and unreadable
@@ -569,7 +576,7 @@ def repair_index(
     a, b = lib.opened, lib.repair_index()
     return Repair(sorted({*a.added, *b.added}), sorted({*a.removed, *b.removed}), b.unreadable)
 
-# %% ../../nbs/09_library.catalog.ipynb #92c4a9e2
+# %% ../../nbs/09_library.catalog.ipynb #eb6fa118
 @patch
 def df(self: ModelLibrary):
     "A DataFrame, one row a model, newest first; its index is `model_id`"
@@ -589,7 +596,7 @@ def df(self: ModelLibrary):
     for k in 'corpus', 'vocoder': df[k] = df[k].astype('category')
     return df
 
-# %% ../../nbs/09_library.catalog.ipynb #39b92c7d
+# %% ../../nbs/09_library.catalog.ipynb #3e816034
 class UnknownModel(MissingFile):
     "A reference that no model answers to"
 
@@ -620,7 +627,7 @@ def refuse_old_name(
 def _find(self: ModelLibrary, ref):
     "The models a reference may mean: of the first kind that matches"
     if isinstance(ref, ModelEntry): return [ref]
-    text = str(ref)
+    text = str(ref).encode(errors='replace').decode()  # a name from a shell may hold bytes that are no text
     if found := self._entries('model_id = ?', text): return found
     if isinstance(ref, Path) or os.sep in text or text.endswith(MODEL_FILE_EXTENSION):
         if os.sep not in text and (found := self._entries('file = ?', text)): return found
@@ -650,7 +657,7 @@ def _listing(entries, most=8):
     more = f' and {len(entries) - most} more' if len(entries) > most else ''
     return ', '.join(f'{e.name} [{e.model_id[:8]}] in {e.path.name}' for e in entries[:most]) + more
 
-# %% ../../nbs/09_library.catalog.ipynb #a66a73d5
+# %% ../../nbs/09_library.catalog.ipynb #ffcb7a1b
 @patch
 def delete(self: ModelLibrary,
     ref,                  # as for `get`
@@ -660,14 +667,40 @@ def delete(self: ModelLibrary,
     e = self.get(ref)
     if e.path.parent.resolve() != self.folder.resolve(): raise UserError(f'{e.path} is not in the library {self.folder}: delete the file itself.')
     try:
-        if purge: e.path.unlink()
-        else:
-            (trash := self.folder/'.trash').mkdir(exist_ok=True)
-            os.rename(e.path, trash/f'{e.path.stem[:60]}~{uuid.uuid4().hex[:12]}{MODEL_FILE_EXTENSION}')
-    except FileNotFoundError: raise UnknownModel(f'{e.name!r} is gone already: somebody else deleted it.') from None
+        if not purge: _to_trash(e)
+        elif _is(e, e.path): e.path.unlink()
+        else: raise _gone(e)
+    except FileNotFoundError: raise _gone(e) from None
+    except UserError: raise
     except OSError as err: raise write_error(e.path, err) from err
     finally: note_file(e.path)
     return e
+
+def _gone(e, where='library'): return UnknownModel(f'{e.name!r} is gone from the {where} already: somebody else was first.')
+
+def _is(e, path):
+    "Whether the file at `path` is the model of the entry `e`: names are used again"
+    try: return ModelEntry.from_file(path).model_id == e.model_id
+    except ModelFileError: return False
+
+def _to_trash(e):
+    "Rename a model's file into the trash; should its name have come to mean another model meanwhile, that one is put back"
+    (trash := e.path.parent/'.trash').mkdir(exist_ok=True)
+    moved = _trash_name(trash, e.path.stem)
+    os.rename(e.path, moved)
+    try: same = _is(e, moved)
+    except MissingFile: return  # somebody restored it in the same instant
+    if not same: _put(moved, e.path.parent, e.path.stem); raise _gone(e)
+
+def _trash_name(trash, stem): return trash/f'{stem[:60]}~{uuid.uuid4().hex[:12]}{MODEL_FILE_EXTENSION}'
+
+def _put(src, folder, stem) -> Path:
+    "Rename a file into a library, under a name that is free"
+    for path in free_names(folder, stem):
+        try: rename_new(src, path)
+        except FileExistsError: continue
+        note_file(path)
+        return path
 
 @patch
 def restore(self: ModelLibrary,
@@ -675,14 +708,14 @@ def restore(self: ModelLibrary,
 ) -> ModelEntry:  # as it is in the library again
     "Take a model out of the trash"
     e = self.trash.get(ref)
-    for path in free_names(self.folder, re.sub(r'~[0-9a-f]{12}$', '', e.path.stem)):
-        try: rename_new(e.path, path)
-        except FileExistsError: continue
-        except FileNotFoundError: raise UnknownModel(f'{e.name!r} is gone from the trash: somebody else took it.') from None
-        except OSError as err: raise write_error(path, err) from err
-        break
-    note_file(path)
-    return ModelEntry.from_file(path)
+    stem = re.sub(r'~[0-9a-f]{12}$', '', e.path.stem)
+    mine = _trash_name(e.path.parent, stem)
+    try:
+        os.rename(e.path, mine)  # of two who restore it one comes first
+        return replace(e, path=_put(mine, self.folder, stem))
+    except FileNotFoundError: raise _gone(e, 'trash') from None
+    except UserError: raise
+    except OSError as err: raise write_error(self.folder, err) from err
 
 @patch
 def purge(self: ModelLibrary,
@@ -694,7 +727,7 @@ def purge(self: ModelLibrary,
     for e in gone: trash.delete(e, purge=True)
     return len(gone)
 
-# %% ../../nbs/09_library.catalog.ipynb #22545f10
+# %% ../../nbs/09_library.catalog.ipynb #49852b94
 def differences(
     a: ModelEntry,
     b: ModelEntry,
@@ -713,7 +746,7 @@ def compare(self: ModelLibrary,
     a, b = self.get(a), self.get(b)
     return pd.DataFrame(differences(a, b).values(), index=list(differences(a, b)), columns=[a.name, b.name], dtype=object)
 
-# %% ../../nbs/09_library.catalog.ipynb #49852b94
+# %% ../../nbs/09_library.catalog.ipynb #c1c41c1f
 _BADGE = '<span style="background:{};color:{};border-radius:9px;padding:1px 9px;font-size:85%">{}</span>'
 _COLOURS = dict(hifigan_v2=('#d1fae5', '#065f46'), fourier=('#dbeafe', '#1e3a8a'))
 
@@ -765,7 +798,7 @@ def card(self: ModelLibrary,
     "A model's card"
     return self.get(ref)
 
-# %% ../../nbs/09_library.catalog.ipynb #33bc062a
+# %% ../../nbs/09_library.catalog.ipynb #94cdf3e2
 TABLE_COLUMNS = 'Name', 'ID', 'Created', 'Corpus', 'Epochs', 'Held-out', 'Vocoder', 'Size'
 
 @patch

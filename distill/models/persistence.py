@@ -4,7 +4,7 @@
 
 # %% ../../nbs/10_models.persistence.ipynb #137da50c
 from __future__ import annotations
-import contextlib, errno, functools, io, json, pickletools, shutil, zipfile
+import contextlib, errno, functools, io, json, pickletools, shutil, zipfile, zlib
 from dataclasses import asdict, dataclass, is_dataclass, replace
 from pathlib import Path
 
@@ -136,7 +136,7 @@ def _shapes(cfg):
 
 def _check_weights(have, want, path):
     "Raise unless names, shapes and types are the ones expected"
-    for k in want.keys() ^ have.keys(): raise ModelFileError(path, f"{'missing' if k in want else 'unknown'} weight {str(k)[:80]}")
+    for k in want.keys() ^ have.keys(): raise ModelFileError(path, f"{'missing' if k in want else 'unknown'} weight {str(k)[:60]!r}")
     for k, t in want.items():
         if not isinstance(have[k], torch.Tensor) or have[k].shape != t.shape or have[k].dtype != t.dtype: raise ModelFileError(path, f'wrong shape or type of weight {k}')
 
@@ -217,15 +217,21 @@ def read_contents(
     "What is in a model file: plain values and tensors, intact, but not yet checked for meaning"
     with open_archive(path) as (z, top, f):
         card = card_in(z, top, path)
-        names = set(z.namelist())
-        if f'{top}/data.pkl' not in names: raise ModelFileError(path, 'missing record data.pkl')
-        for name in names:
-            with z.open(name) as record:
-                while record.read(1 << 20): pass
+        if f'{top}/data.pkl' not in z.namelist(): raise ModelFileError(path, 'missing record data.pkl')
+        f.seek(0)
+        data = f.read()  # what is checked is what is read, whatever happens to the file meanwhile
+        for record in z.infolist():
+            if zlib.crc32(_bytes_of(data, record)) != record.CRC: raise ModelFileError(path, f'damaged record {record.filename[:80]}')
         with _reading(path, 'damaged contents'):
-            _check_pickle(z.read(f'{top}/data.pkl'), path)
-            f.seek(0)
-            return torch.load(f, map_location='cpu', weights_only=True), card
+            _check_pickle(bytes(_bytes_of(data, z.getinfo(f'{top}/data.pkl'))), path)
+            return torch.load(io.BytesIO(data), map_location='cpu', weights_only=True), card
+
+def _bytes_of(data, record):
+    "A record's bytes: they follow its own header, in which the lengths of its name and padding stand"
+    at = record.header_offset
+    if data[at:at + 4] != b'PK\3\4': raise zipfile.BadZipFile('a record has no header')
+    at += 30 + int.from_bytes(data[at + 26:at + 28], 'little') + int.from_bytes(data[at + 28:at + 30], 'little')
+    return memoryview(data)[at:at + record.file_size]
 
 # %% ../../nbs/10_models.persistence.ipynb #c490c7dc
 @dataclass
@@ -245,7 +251,7 @@ class LoadedModel:
 
 def _try(model, path):
     "Let a net draw and read one picture: finite weights can still multiply to infinity"
-    picture = model.decode(torch.zeros(1, model.cfg.latent, 1))
+    picture = model.decode(torch.ones(1, model.cfg.latent, 1))
     if not all(torch.isfinite(x).all() for x in (picture, *model.encode(picture))): raise ModelFileError(path, 'its net gives numbers that are not finite')
 
 def load_model(

@@ -1,0 +1,25 @@
+"""Panels for JupyterLab, Notebook and Voila: the library, a model, a corpus, a training. Importing this loads nothing until a name is used."""
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from distill._imports import lazy
+
+_lazy = {
+    'LibraryPanel': 'distill.ui.library',
+    'ModelPanel': 'distill.ui.model',
+    'CorpusPanel': 'distill.ui.corpus',
+    'TrainPanel': 'distill.ui.train',
+    'loss_curves': 'distill.ui.curves',
+    'Player': 'distill.ui.parts',
+}
+__all__ = list(_lazy)
+__getattr__, __dir__ = lazy(__name__, _lazy)
+
+if TYPE_CHECKING:
+    from .corpus import CorpusPanel
+    from .curves import loss_curves
+    from .library import LibraryPanel
+    from .model import ModelPanel
+    from .parts import Player
+    from .train import TrainPanel

@@ -1,0 +1,253 @@
+"Panels without a browser: every control does something, what is shown without a kernel, what goes wrong, and threads that end"
+import json, subprocess, sys, time
+from dataclasses import asdict
+import ipywidgets as W
+import numpy as np
+import pytest
+import torch
+from little import put_card, save
+from distill.audio import Corpus, Sound, read_audio
+from distill.core import UserError
+from distill.demo import demo_corpus
+from distill.latent import analyze
+from distill.library.catalog import ModelLibrary, ModelMetadata, VocoderInfo
+from distill.models.persistence import load_model, save_model
+from distill.models.vae import VAEConfig
+from distill.train import TrainConfig, VAETraining, fit, read_checkpoint
+from distill.ui import CorpusPanel, LibraryPanel, ModelPanel, Player, TrainPanel, _lazy, loss_curves
+from distill.ui.corpus import receive
+from distill.ui.parts import Rows, is_shown
+from distill.ui.train import Training, stop_all, unfinished_model
+
+@pytest.fixture(scope='module')
+def sounds(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('corpus')/'sounds'
+    for f in demo_corpus(folder)[::2]: f.unlink()
+    return folder
+
+@pytest.fixture(scope='module')
+def made(sounds, tmp_path_factory):
+    "A model that plays"
+    task = VAETraining(Corpus(sounds), vae=VAEConfig(channels=16), cfg=TrainConfig(batch=8, epoch=10))
+    history = [{k: v for k, v in asdict(r).items() if k != 'eta'} for r in fit(task, steps=20)]
+    return save_model(task.model, task.mel.cfg, asdict(task.cfg), ModelMetadata('Rain'), tmp_path_factory.mktemp('made'), analyze(task.model, task.mels), training_history=history)
+
+@pytest.fixture
+def library(made, tmp_path):
+    "The model that plays, and two cards"
+    (tmp_path/'lib').mkdir(); (tmp_path/'lib'/'Rain.distillgan').write_bytes(made.read_bytes())
+    put_card(tmp_path/'lib', 'Harbour', VocoderInfo('hifigan_v2', 50, .03, '2026-01-15'), epochs=20, created='2026-01-01')
+    put_card(tmp_path/'lib', 'Attic', epochs=5, created='2026-01-02')
+    return tmp_path/'lib'
+
+# --- every control does something
+
+KINDS = W.Button, W.ToggleButton, W.ToggleButtons, W.Text, W.Dropdown, W.Checkbox, W.FloatSlider, W.BoundedIntText, W.BoundedFloatText, Rows
+
+def controls(w):
+    "Every widget in a tree that a person can use"
+    return [w] if isinstance(w, KINDS) else [c for child in getattr(w, 'children', ()) for c in controls(child)]
+
+def snapshot(w, but=None):
+    "All that a tree shows and holds, but for its layout and for what the control `but` shows itself"
+    if w is but: return ''
+    kids = [snapshot(c, but) for c in getattr(w, 'children', ())]
+    own = {k: getattr(w, k) for k in ('value', 'options', 'description', 'disabled', 'icon', 'rows', 'selected', 'cards', 'points', 'title', 'peaks') if hasattr(w, k)}
+    return json.dumps([own, is_shown(w), kids], default=repr)
+
+def use(w):
+    "Use a control as a person would"
+    if isinstance(w, W.Button): w.click()
+    elif isinstance(w, Rows): w.selected = w.rows[-1]['id']
+    elif isinstance(w, (W.ToggleButton, W.Checkbox)): w.value = not w.value
+    elif isinstance(w, (W.Dropdown, W.ToggleButtons)): w.index = (w.index + 1) % len(w.options)
+    elif isinstance(w, W.Text): w.value += 'x'
+    else: w.value = w.value + 1
+
+INPUTS = {  # controls that are read when a button is pressed: what shows that they were
+    'seconds': lambda p: len(p.takes[0].sound), 'seed': lambda p: p.takes[0].sound.info['seed'], 'count': lambda p: len(p.takes),
+    'next_seeds': lambda p: p.seed.value}
+
+@pytest.mark.parametrize('name', INPUTS)
+def test_generate_reads_every_setting(made, name):
+    def after(change):
+        p = ModelPanel(load_model(made)); p.seconds.value = .2
+        if change: use(getattr(p, name))
+        p.make.click()
+        return INPUTS[name](p)
+    assert after(True) != after(False)
+
+def test_every_control_of_the_model_panel(made, tmp_path):
+    p = ModelPanel(load_model(made), tmp_path/'out')
+    p.seconds.value = .2; p.make.click(); p.make.click(); p.takes[0].keep.click(); p.make.click()
+    read = [getattr(p, n) for n in (*INPUTS, 'format', 'preset_name', 'folder', 'preset', 'preset_load', 'preset_delete', 'slot')]      # all but the first four: below
+    read += [r.lock for r in p.sliders.values()]
+    for c in controls(p):
+        if c in read or not is_shown(c) or c not in controls(p): continue             # hidden, or in a take that gave way
+        p.say(''); p.randomise.click(); before = snapshot(p, c), p.values()
+        use(c)
+        assert (snapshot(p, c), p.values()) != before, f'{c.description or c.tooltip} does nothing'
+    for fmt in ('wav', 'flac', 'mp3'):
+        p.format.value = fmt; p.kept and p.drop(p.kept[0]); p.make.click(); p.takes[0].keep.click(); p.kept[0].export.click()
+        assert p.kept[0].player.title.replace(' ', '_') + f'.{fmt}' in {f.name for f in (tmp_path/'out').iterdir()}
+    p.randomise.click(); p.preset_name.value = 'one'; p.preset_save.click(); p.free.click()
+    p.preset_name.value = 'two'; p.preset_save.click()
+    assert p.preset.value == 'two' and p.values()['sliders'] == {}
+    p.preset.value = 'one'; p.preset_load.click(); assert p.values()['sliders']
+    p.preset_delete.click(); assert list(ModelPanel(made).presets) == ['two']
+    a = p.values(); p.slot.value = 'B'; p.centre.click(); b = p.values(); p.slot.value = 'A'
+    assert p.values() == a != b
+    for r in p.sliders.values(): r.lock.value = True
+    p.randomise.click(); p.free.click(); p.centre.click()
+    assert p.values() == a
+
+def test_every_control_of_the_library_panel(library):
+    p = LibraryPanel(library, per_page=2)
+    p.select('Rain')
+    for c in controls(p):
+        if c in (p.name, p.tags): continue                # read by the buttons beside them
+        if c is p.undo or getattr(c, 'disabled', False): continue
+        p.select('Harbour' if isinstance(c, Rows) else 'Rain'); p.say('')
+        if c is p.rename: p.name.value = 'Drizzle'
+        if c is p.tag: p.tags.value = 'wet'
+        before = snapshot(p, c); use(c)
+        assert snapshot(p, c) != before or c is p.again, f'{c.description} does nothing'
+        if c is p.query: p.query.value = ''
+        if c is p.vocoder: p.vocoder.index = 0
+        if c is p.rename: p.name.value = 'Rain'; p.rename.click()
+    assert is_shown(p.undo)
+    n = len(p.library); p.undo.click()
+    assert len(p.library) == n + 1
+    put_card(library, 'New'); p.again.click()
+    assert len(p.found) == len(p.library)
+
+def test_every_button_has_a_handler(made, library, sounds):
+    panels = ModelPanel(load_model(made)), LibraryPanel(library), CorpusPanel(sounds), TrainPanel(sounds, 'x', library)
+    for p in panels:
+        for c in controls(p):
+            if isinstance(c, W.Button): assert len(c._click_handlers.callbacks) == 1, c.description
+    settings = {w for p in panels for w in vars(p).values() if isinstance(w, KINDS)}
+    assert all(c in settings for p in panels[1:] for c in controls(p)), 'a control nobody holds can be read by nobody'
+
+# --- without a kernel
+
+def test_still_pages(made, library, sounds):
+    "Tables, pictures and players, and nothing that lives"
+    m, l, c, t = ModelPanel(load_model(made)), LibraryPanel(library), CorpusPanel(sounds), TrainPanel(sounds, 'x', library)
+    m.make.click(); c.map.selected = 0; l.select('Rain')
+    for p, wants in ((m, ('<audio', '<img', 'of variety')), (l, ('<table', 'HiFi-GAN', 'Harbour')), (c, ('<img', '<audio', '16 of 16 files')), (t, ('steps, about',))):
+        d = p._repr_mimebundle_()
+        assert all(w in d['text/html'] for w in wants)
+        assert p.model_id not in d['text/html'] and len(d['text/html']) < 300_000
+        assert len(repr(p)) < 120 and d['text/plain'] == repr(p)
+    l.view.value = 'cards'
+    assert '50 epochs · loss 0.0300' in l._repr_html_() and '#d1fae5' in l._repr_html_()
+
+def test_texts_of_strangers_are_not_html(library, tmp_path):
+    "A model's name comes from a file, and a file from anybody"
+    evil = '<img src=x onerror=alert(1)>'
+    put_card(library, evil, tags=(evil,), corpus=evil, description=evil)
+    p = LibraryPanel(library)
+    p.select(next(e for e in p.found if e.name == evil)); p.mark.click(); p.select('Rain')
+    for view in ('table', 'cards'):
+        p.view.value = view
+        assert '<img src=x' not in p._repr_html_() + p.facts.value + json.dumps(p.rows.rows)
+
+# --- what is heard
+
+def test_parts_make_the_whole(tmp_path):
+    "A long sound travels in parts that join to what is saved, to the sample"
+    x = np.random.default_rng(0).uniform(-.9, .9, round(23.4567*48_000)).astype('float32')
+    p, heard = Player(Sound(x), 'long'), []
+    for k in range(3):
+        (tmp_path/'p.flac').write_bytes(p.piece(k)); heard.append(read_audio(tmp_path/'p.flac')[0])
+    p.sound.save(tmp_path/'saved.wav')
+    assert torch.equal(torch.cat(heard, 1), read_audio(tmp_path/'saved.wav')[0])
+
+def test_ten_minutes_do_not_bloat_the_page(made, tmp_path):
+    p = Player(Sound(np.zeros(600*48_000, 'float32')), 'ten minutes')
+    live = sum(len(v) if isinstance(v, bytes) else len(json.dumps(v, default=str)) for k, v in p.get_state().items() if k not in ('_esm', '_css'))
+    assert live < 3000 and len(p.still()) < 200_000
+
+def test_a_stereo_sound_plays(tmp_path):
+    p = Player(Sound(np.stack([np.linspace(-.5, .5, 4800), np.zeros(4800)]).astype('float32')))
+    (tmp_path/'p.flac').write_bytes(p.piece(0))
+    assert read_audio(tmp_path/'p.flac')[0].shape == (2, 4800)
+
+# --- what goes wrong
+
+def test_a_fault_of_ours_is_shown_and_kept(library, monkeypatch):
+    p = LibraryPanel(library)
+    monkeypatch.setattr(p.library, 'delete', lambda e: 1/0)
+    p.select('Rain')
+    with pytest.raises(ZeroDivisionError): p.attempt(p.remove)
+    assert 'ZeroDivisionError' in p.said and isinstance(p.trouble, ZeroDivisionError)
+
+def test_a_model_without_sliders(tmp_path):
+    p = ModelPanel(load_model(save(tmp_path)))
+    p.make.click()
+    assert 'has no latent analysis' in p.said and isinstance(p.trouble, UserError)
+    with pytest.raises(UserError, match='no record of its training'): loss_curves([])
+
+def test_a_model_that_somebody_else_deleted(library):
+    p = LibraryPanel(library); p.select('Rain')
+    (library/'Rain.distillgan').unlink()
+    for b in (p.preview, p.load_it, p.copy, p.rename, p.delete):
+        b.click(); assert isinstance(p.trouble, UserError) and 'Rain' in p.said
+
+@pytest.mark.parametrize('name', ['../x.wav', '/x.wav', 'a/../../x.wav', '.hidden', '', 'a\\..\\x.wav'])
+def test_dropped_names_lead_nowhere_else(tmp_path, name):
+    with pytest.raises(UserError): receive(tmp_path/'in', name, b'x')
+    assert not list(tmp_path.rglob('*.*'))
+
+def test_a_dropped_file_replaces_nothing(tmp_path):
+    assert receive(tmp_path, 'a/x.wav', b'one') and not receive(tmp_path, 'a/x.wav', b'two')
+    assert (tmp_path/'a'/'x.wav').read_bytes() == b'one'
+
+# --- the library at size
+
+def test_search_in_two_thousand_models(tmp_path):
+    for i in range(2000): put_card(tmp_path, f'{("rain", "wind", "bell")[i % 3]} {i}', corpus=f'tape {i % 9}', created='2026-01-01')
+    p = LibraryPanel(tmp_path)
+    for query in ('r', 'ra', 'rain 7', 'tape 3', 'none of it', ''):
+        t = time.perf_counter(); p.query.value = query; took = time.perf_counter() - t
+        assert {e.model_id for e in p.found} == {e.model_id for e in p.library.search(query)}     # what the library itself finds
+        assert len(p.rows.rows) <= 15 and took < .5                                                # 0.1 s with room for a busy machine
+
+# --- trainings
+
+def test_a_training_that_fails_says_so(sounds, tmp_path):
+    p = TrainPanel(sounds, 'x', tmp_path/'file')
+    (tmp_path/'file').write_text('')
+    p.start.click(); p.training.wait(60)
+    assert p.training.state == 'failed' and 'Cannot write' in p.said and not Training.running
+
+def test_stop_now_leaves_a_whole_checkpoint(sounds, tmp_path):
+    p = TrainPanel(sounds, 'x', tmp_path); p.steps.value = 100
+    p.start.click()
+    other = TrainPanel(sounds, 'x', tmp_path); other.start.click()
+    assert 'is running' in other.said                     # found the one that runs, and starts no second
+    while not p.training.checkpoint.exists(): time.sleep(.05)
+    p.stop.click(); assert p.stop.description == 'Stop now'
+    p.stop.click()
+    assert p.training.wait(60) == 'stopped' and is_shown(p.resume) and is_shown(p.discard)
+    assert read_checkpoint(p.training.checkpoint)['done'] == 0
+    assert unfinished_model(p.training.checkpoint).model.cfg.n_mels == 128
+    p.discard.click()
+    assert is_shown(p.start) and not p.training.checkpoint.exists()
+
+def test_a_kernel_that_ends_ends_its_training(sounds, tmp_path):
+    code = f"""import time; from distill.ui.train import Training
+t = Training({str(sounds)!r}, 'x', {str(tmp_path)!r}, steps=1000)
+while not t.checkpoint.exists(): time.sleep(.05)
+time.sleep(1)"""
+    t = time.time()
+    r = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, timeout=120)
+    assert r.returncode == 0 and r.stderr == ''
+    assert read_checkpoint(tmp_path/'checkpoints'/'x.pt')['done'] == 0 and len(list((tmp_path/'checkpoints').iterdir())) == 1
+
+def test_lazy_names_of_the_panels():
+    import importlib, distill.ui
+    for n, m in _lazy.items(): assert getattr(distill.ui, n) is getattr(importlib.import_module(m), n)
+    r = subprocess.run([sys.executable, '-c', 'import sys, distill.ui; print(*[m for m in ("torch", "ipywidgets", "matplotlib") if m in sys.modules])'], capture_output=True, text=True, check=True)
+    assert r.stdout.strip() == ''

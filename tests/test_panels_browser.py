@@ -1,0 +1,202 @@
+"What a person does with the panels, with mouse and keyboard, in a real JupyterLab in a real Chromium; pictures of it in tests/shots"
+import json, os
+from dataclasses import asdict
+from pathlib import Path
+import numpy as np
+import pytest
+import jlab
+from little import put_card
+from distill.audio import Corpus, read_audio
+from distill.core import models_folder
+from distill.demo import demo_corpus
+from distill.latent import analyze
+from distill.library.catalog import ModelLibrary, ModelMetadata, VocoderInfo
+from distill.models.persistence import save_model
+from distill.models.vae import VAEConfig
+from distill.train import TrainConfig, VAETraining, fit
+
+pytestmark = pytest.mark.skipif(bool(jlab.missing), reason=jlab.missing)
+
+SAMPLES = "async e => Array.from((await e.player.part(0)).getChannelData(0))"
+QUIET = 'Failed to load resource', 'favicon'   # JupyterLab's own, when it asks for settings that are not there
+
+@pytest.fixture(scope='module')
+def root(tmp_path_factory):
+    "A folder with sounds, and a library with one model that plays and many cards"
+    root = tmp_path_factory.mktemp('panels')
+    demo_corpus(root/'sounds')
+    corpus = Corpus(root/'sounds')
+    task = VAETraining(corpus, vae=VAEConfig(channels=32), cfg=TrainConfig(batch=16, epoch=25))
+    history = [{k: v for k, v in asdict(r).items() if k != 'eta'} for r in fit(task, steps=100)]
+    meta = ModelMetadata('Rain', corpus='sounds', n_files=32, seconds=corpus.seconds, epochs=4, steps=100, tags=('wet',), held_out=history[-1]['held_out'])
+    save_model(task.model, task.mel.cfg, asdict(task.cfg), meta, models_folder(), analyze(task.model, task.mels), training_history=history)
+    for i in range(40):
+        put_card(models_folder(), f'Tape {i:02}', VocoderInfo('hifigan_v2', 50, .03, '2026-01-15') if i % 3 == 0 else None, corpus='field', n_files=12, seconds=300.,
+                 epochs=20, held_out=.8 + i/100, tags=('tape', 'choir' if i < 10 else 'loop'), created=f'2026-01-{i % 28 + 1:02}')
+    for f in sorted((root/'sounds').rglob('*.*'))[::2]: (root/'few'/f.name).parent.mkdir(exist_ok=True); (root/'few'/f.name).write_bytes(f.read_bytes())
+    return root
+
+@pytest.fixture(scope='module')
+def site(root):
+    with jlab.lab(root) as url: yield url
+
+@pytest.fixture
+def page(site):
+    jlab.SHOTS.mkdir(exist_ok=True)
+    with jlab.browser(height=1300) as page:
+        page.set_default_timeout(15_000)
+        page.site = site
+        page.on('console', lambda m: page.errors.append(m.text) if m.type == 'error' and not any(q in m.text for q in QUIET) else None)
+        yield page
+        page.screenshot(path=jlab.SHOTS/'last.png')
+        assert not page.errors
+
+def open_panel(page, root, name, *cells):
+    "A notebook with these cells, run"
+    cell = lambda i, src: dict(cell_type='code', id=f'c{i}', metadata={}, source=src, outputs=[], execution_count=None)
+    nb = dict(cells=[cell(i, c) for i, c in enumerate(cells)], metadata=dict(kernelspec=dict(name='python3', display_name='python3', language='python')), nbformat=4, nbformat_minor=5)
+    (root/f'{name}.ipynb').write_text(json.dumps(nb))
+    nb = jlab.open_notebook(page, page.site, f'{name}.ipynb')
+    assert nb.run_all() == []
+    return nb
+
+def shoot(page, nb, name):
+    "Pictures in both themes and both widths"
+    for theme in ('Light', 'Dark'):
+        nb.cmd('apputils:change-theme', theme=f'JupyterLab {theme}')
+        page.wait_for_timeout(600)
+        for width in (1280, 800):
+            page.set_viewport_size(dict(width=width, height=1300))
+            page.wait_for_timeout(300)
+            page.screenshot(path=jlab.SHOTS/f'{name}-{theme.lower()}-{width}.png')
+            assert page.evaluate("() => { const p = document.querySelector('.distill-panel'); return p.scrollWidth <= p.clientWidth + 1 }"), f'wider than the page at {width}'
+    nb.cmd('apputils:change-theme', theme='JupyterLab Light')
+    page.set_viewport_size(dict(width=1280, height=1300))
+    page.wait_for_timeout(600)
+
+def test_library_and_model(page, root):
+    nb = open_panel(page, root, 'library', 'from distill.ui import LibraryPanel\npanel = LibraryPanel()', 'panel')
+    rows = page.locator('.distill-rows [data-id]')
+    rows.first.wait_for()
+    assert rows.count() == 15 and '1–15 of 41' in page.locator('.distill-where').inner_text()
+    page.locator('.distill-search input').click()
+    page.keyboard.type('tape choir')                                     # as one types: every key searches
+    page.locator('.distill-where', has_text='of 10').wait_for()
+    page.get_by_role('button', name='Name', exact=True).click()
+    page.wait_for_function("() => document.querySelector('.distill-rows td').textContent === 'Tape 00'")
+    rows.first.focus(); page.keyboard.press('ArrowDown')
+    page.locator('.distill-facts', has_text='field (12 files').wait_for()
+    assert page.locator('.distill-rows tr.on td').first.inner_text() == 'Tape 01'
+    page.get_by_role('button', name='cards').click()
+    page.locator('.distill-rows .card', has_text='50 epochs · loss 0.0300').first.wait_for()
+    shoot(page, nb, 'library-cards')
+    page.get_by_role('button', name='table').click()
+    page.locator('.distill-delete').click()
+    page.locator('.distill-said', has_text='Tape 01 is in the trash').wait_for()
+    assert len(ModelLibrary(models_folder())) == 40
+    page.locator('.distill-undo-delete').click()
+    page.locator('.distill-said', has_text='is back').wait_for()
+    assert len(ModelLibrary(models_folder())) == 41
+    page.locator('.distill-search input').fill('rain')
+    page.locator('.distill-where', has_text='1–1 of 1').wait_for()
+    rows.first.focus(); page.keyboard.press('Enter')                  # opens it
+    page.locator('.distill-generate').wait_for()
+    page.locator('.distill-preview').click()
+    page.locator('.distill-player canvas').first.wait_for()
+    shoot(page, nb, 'library')
+    play_the_model(page, root, nb)
+
+def play_the_model(page, root, nb):
+    "Drag a slider, generate, hear, keep, export, download"
+    handle = page.locator('.noUi-handle').first
+    handle.scroll_into_view_if_needed()
+    box = handle.bounding_box()
+    page.mouse.move(box['x'] + box['width']/2, box['y'] + box['height']/2); page.mouse.down(); page.mouse.move(box['x'] + 60, box['y'] + 4, steps=5); page.mouse.up()
+    page.get_by_role('button', name='set', exact=True).first.wait_for()
+    page.locator('.distill-generate').click()
+    take = page.locator('.distill-take')
+    take.locator('img').wait_for()
+    player = take.locator('.distill-player')
+    heard = np.array(player.evaluate(SAMPLES), 'float32')
+    take.locator('.distill-export').click()
+    page.locator('.distill-said', has_text='Exported').wait_for()
+    saved = read_audio(root/'exports'/'Rain_0.wav')[0][0].numpy()
+    assert len(saved) == 48_000 and (heard == saved).all()            # sample for sample
+    with page.expect_download() as d: player.locator('.save').click()
+    assert (read_audio(d.value.path())[0][0].numpy() == saved).all() and d.value.suggested_filename == 'Rain_0.wav'
+    player.locator('.play').click()
+    page.wait_for_function("e => e.player.playing() && e.player.time() > .1", arg=player.element_handle())
+    page.wait_for_function("e => !e.player.playing() && e.player.time() === 0", arg=player.element_handle())     # it ends by itself
+    player.locator('.loop').click()
+    player.locator('canvas').click(position=dict(x=10, y=10))
+    page.wait_for_timeout(1500)
+    assert player.evaluate('e => e.player.playing() && e.player.time() <= 1')                                    # round and round
+    player.locator('canvas').focus(); page.keyboard.press('Space')
+    page.wait_for_function("e => !e.player.playing()", arg=player.element_handle())
+    take.locator('.distill-keep').click()
+    page.get_by_text('Kept (1)').wait_for()
+    page.locator('.distill-generate').click()
+    page.wait_for_function("() => document.querySelectorAll('.distill-take').length === 2")
+    page.get_by_placeholder('name of a new preset').fill('mine'); page.locator('.distill-save-preset').click()
+    page.locator('.distill-said', has_text='Saved the preset mine').wait_for()
+    assert 'mine' in ModelLibrary(models_folder()).get('Rain').extra['presets']
+    page.locator('.distill-generate').scroll_into_view_if_needed()
+    shoot(page, nb, 'model')
+
+def test_train_stop_and_resume(page, root):
+    src = f"from distill.ui import TrainPanel\npanel = TrainPanel({str(root/'few')!r}, 'From the page')\npanel.steps.value, panel.every.value = 150, 1"
+    nb = open_panel(page, root, 'train', src, 'panel', "TrainPanel(models_dir=panel.models_dir, name='From the page')")
+    assert '150 steps, about' in page.locator('.distill-cost').first.inner_text()
+    first = page.locator('.distill-panel').first
+    first.locator('.distill-start').click()
+    first.locator('.distill-status', has_text='Training').wait_for()
+    first.get_by_alt_text('loss curves').wait_for(timeout=120_000)
+    first.locator('.distill-stop').click()                            # the page is free while it trains
+    first.locator('.distill-status', has_text='Stopped after').wait_for(timeout=120_000)
+    shoot(page, nb, 'train')
+    nb.cmd('notebook:run-all-cells'); nb.wait_idle()                  # made again, it finds what is unfinished
+    first.locator('.distill-resume').click()
+    first.locator('.distill-status', has_text='Training').wait_for()
+    first.locator('.distill-status', has_text='Done').wait_for(timeout=240_000)
+    first.locator('.distill-player').nth(1).wait_for()
+    assert first.locator('.distill-player').nth(1).evaluate('e => e.player.total') > .1
+    first.locator('.distill-play-it').click()
+    first.locator('.distill-generate').click()
+    first.locator('.distill-take').wait_for()
+    shoot(page, nb, 'trained')
+    assert ModelLibrary(models_folder()).get('From the page').steps == 150
+
+def test_corpus(page, root):
+    nb = open_panel(page, root, 'corpus', "from distill.ui import CorpusPanel\npanel = CorpusPanel(into='dropped')", 'panel')
+    page.locator('.distill-folder input').fill('nowhere'); page.keyboard.press('Enter')
+    page.locator('.distill-error', has_text='There is no folder nowhere').wait_for()
+    page.locator('.distill-folder input').fill('sounds'); page.keyboard.press('Enter')
+    page.locator('.distill-map circle').first.wait_for()
+    assert page.locator('.distill-map circle').count() == 32
+    page.locator('.distill-map circle').nth(4).click()
+    player = page.locator('.distill-player')
+    player.wait_for()
+    heard = np.array(player.evaluate(SAMPLES), 'float32')
+    corpus = Corpus(root/'sounds')
+    assert np.abs(heard - corpus[4].numpy()[:len(heard)]).max() < 2**-22
+    shoot(page, nb, 'corpus')
+    page.locator('.distill-drop input').first.set_input_files([root/'sounds'/n for n in corpus.names[:3]])
+    page.locator('.distill-said', has_text='Received 3 files').wait_for()
+    page.wait_for_function("() => document.querySelectorAll('.distill-map circle').length === 3")
+    assert (root/'dropped'/Path(corpus.names[0]).name).read_bytes() == (root/'sounds'/corpus.names[0]).read_bytes()
+
+def test_a_long_sound_is_played_in_parts(page, root):
+    "Twenty-five seconds, a stereo sound: the joints lie where they should, seeking crosses one, another player stops the first"
+    src = "import numpy as np\nfrom distill.audio import Sound\nfrom distill.ui import Player\nx = np.random.default_rng(0).uniform(-.1, .1, (2, 1_200_000)).astype('float32')"
+    open_panel(page, root, 'long', src, "Player(Sound(x), 'noise')", "Player(Sound(x[:, :48_000]), 'other')")
+    first, other = page.locator('.distill-player').first, page.locator('.distill-player').nth(1)
+    first.wait_for()
+    assert first.evaluate("async e => (await Promise.all([0, 1, 2].map(e.player.part))).map(b => [b.length, b.numberOfChannels])") == [[480_000, 2], [480_000, 2], [240_000, 2]]
+    box = first.locator('canvas').bounding_box()
+    first.locator('canvas').click(position=dict(x=box['width']*9.7/25, y=10))
+    page.wait_for_function("e => e.player.time() > 10.2", arg=first.element_handle())
+    other.locator('.play').click()
+    page.wait_for_function("([a, b]) => !a.player.playing() && b.player.playing()", arg=[first.element_handle(), other.element_handle()])
+    first.locator('canvas').focus(); page.keyboard.press('End')
+    page.wait_for_function("e => e.player.time() > 23.7", arg=first.element_handle())
+    page.wait_for_function("e => !e.player.playing()", arg=first.element_handle())
