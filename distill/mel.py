@@ -112,22 +112,36 @@ def plot_mel(
     return ax
 
 # %% ../nbs/02_mel.ipynb #18a1a87a
+def _agree(mel, magnitude, n_iter, momentum, generator, known=None): # (b,k,f) -> (b,k,f) complex
+    "Frames with these magnitudes whose phases agree; the first ones may be known"
+    u = torch.rand(magnitude.shape, generator=generator)                 # on the CPU, so that every device starts alike
+    phase = torch.polar(torch.ones_like(u), 2*math.pi*u).to(magnitude.device)
+    before = torch.zeros_like(phase)
+    for _ in range(n_iter):
+        if known is not None: phase[..., :known.shape[-1]] = known
+        now = mel.stft(mel.istft(magnitude*phase))
+        phase = now - before*(momentum/(1 + momentum))
+        phase = phase/phase.abs().clamp(min=1e-16)
+        before = now
+    if known is not None: phase[..., :known.shape[-1]] = known
+    return phase
+
 def griffin_lim(
     mel: Mel,
     magnitude,               # (b,k,f) Fourier magnitudes
     n_iter: int = 32,        # steps; 0 keeps the first guess
     momentum: float = .99,   # of Perraudin et al. 2013, 'A fast Griffin-Lim algorithm'; 0 is the original of 1984
     seed: int = 0,           # of the first, random phases
-    phase=None,              # (b,k,f) complex of modulus 1 to start from instead
+    chunk: int = 512,        # frames worked on at a time, at least 32
 ):                           # (b,f*hop)
     "Sound with these magnitudes, its phases found by going to and fro"
-    if phase is None:
-        u = torch.rand(magnitude.shape, generator=make_generator(seed))     # on the CPU, so that every device starts alike
-        phase = torch.polar(torch.ones_like(u), 2*math.pi*u).to(magnitude.device)
-    before = torch.zeros_like(phase)
-    for _ in range(n_iter):
-        now = mel.stft(mel.istft(magnitude*phase))
-        phase = now - before*(momentum/(1 + momentum))
-        phase = phase/phase.abs().clamp(min=1e-16)
-        before = now
-    return mel.istft(magnitude*phase)
+    g, hop, f = make_generator(seed), mel.cfg.hop, magnitude.shape[-1]
+    out, known, lo = [], None, 0
+    while True:
+        hi = min(lo + chunk, f)
+        part = magnitude[..., lo:hi]
+        phase = _agree(mel, part, n_iter, momentum, g, known)
+        y = mel.istft(part*phase)[:, 0 if known is None else 4*hop:]     # both neighbours agree around there
+        if hi == f: return torch.cat(out + [y], 1)
+        out.append(y[:, :-12*hop])
+        known, lo = phase[..., -16:-8], hi - 16                          # the last frames, which knew no future, are found anew

@@ -1,5 +1,5 @@
 "What a person does with the panels, with mouse and keyboard, in a real JupyterLab in a real Chromium; pictures of it in tests/shots"
-import json, os
+import base64, json
 from dataclasses import asdict
 from pathlib import Path
 import numpy as np
@@ -60,13 +60,13 @@ def open_panel(page, root, name, *cells):
     assert nb.run_all() == []
     return nb
 
-def shoot(page, nb, name):
+def shoot(page, nb, name, height=1300):
     "Pictures in both themes and both widths"
     for theme in ('Light', 'Dark'):
         nb.cmd('apputils:change-theme', theme=f'JupyterLab {theme}')
         page.wait_for_timeout(600)
         for width in (1280, 800):
-            page.set_viewport_size(dict(width=width, height=1300))
+            page.set_viewport_size(dict(width=width, height=height))
             page.wait_for_timeout(300)
             page.screenshot(path=jlab.SHOTS/f'{name}-{theme.lower()}-{width}.png')
             assert page.evaluate("() => { const p = document.querySelector('.distill-panel'); return p.scrollWidth <= p.clientWidth + 1 }"), f'wider than the page at {width}'
@@ -141,7 +141,7 @@ def play_the_model(page, root, nb):
     page.locator('.distill-said', has_text='Saved the preset mine').wait_for()
     assert 'mine' in ModelLibrary(models_folder()).get('Rain').extra['presets']
     page.locator('.distill-generate').scroll_into_view_if_needed()
-    shoot(page, nb, 'model')
+    shoot(page, nb, 'model', 2000)
 
 def test_train_stop_and_resume(page, root):
     src = f"from distill.ui import TrainPanel\npanel = TrainPanel({str(root/'few')!r}, 'From the page')\npanel.steps.value, panel.every.value = 150, 1"
@@ -183,6 +183,11 @@ def test_corpus(page, root):
     page.locator('.distill-drop input').first.set_input_files([root/'sounds'/n for n in corpus.names[:3]])
     page.locator('.distill-said', has_text='Received 3 files').wait_for()
     page.wait_for_function("() => document.querySelectorAll('.distill-map circle').length === 3")
+    data, name = (root/'sounds'/corpus.names[5]).read_bytes(), 'a drop.wav'
+    page.evaluate("""([b64, name]) => { const d = new DataTransfer(); d.items.add(new File([Uint8Array.from(atob(b64), c => c.charCodeAt(0))], name));
+        document.querySelector('.distill-drop').dispatchEvent(new DragEvent('drop', {dataTransfer: d, bubbles: true})); }""", [base64.b64encode(data).decode(), name])
+    page.wait_for_function("() => document.querySelectorAll('.distill-map circle').length === 4")
+    assert (root/'dropped'/name).read_bytes() == data
     assert (root/'dropped'/Path(corpus.names[0]).name).read_bytes() == (root/'sounds'/corpus.names[0]).read_bytes()
 
 def test_a_long_sound_is_played_in_parts(page, root):

@@ -81,11 +81,11 @@ export default { render };
 _MAP_CSS = '''
 .distill-map { width: 100%; max-width: 760px; }
 .distill-map svg { width: 100%; height: auto; }
-.distill-map text { fill: var(--jp-ui-font-color2, #666); font-size: 11px; }
+.distill-map text { fill: var(--jp-ui-font-color2, #888); font-size: 11px; }
 .distill-map .axis { stroke: var(--jp-border-color0, #999); } .distill-map .grid { stroke: var(--jp-border-color2, #ddd); }
 .distill-map circle { cursor: pointer; fill-opacity: .75; outline: none; }
 .distill-map circle:hover { fill-opacity: 1; }
-.distill-map circle:is(.on, :focus-visible) { fill-opacity: 1; stroke: var(--jp-ui-font-color0, #000); stroke-width: 2.5; }
+.distill-map circle:is(.on, :focus-visible) { fill-opacity: 1; stroke: var(--jp-ui-font-color0, currentColor); stroke-width: 2.5; }
 .distill-map .key { display: flex; flex-wrap: wrap; gap: 2px 14px; font-size: 12px; }
 .distill-map .key span::before { content: ''; display: inline-block; width: 10px; height: 10px; border-radius: 5px; background: var(--c); margin-right: 5px; }
 '''
@@ -162,9 +162,9 @@ function render({model, el}) {
 export default { render };
 '''
 _DROP_CSS = '''
-.distill-drop { border: 2px dashed var(--jp-border-color1, #bbb); border-radius: 8px; padding: 10px 14px; color: var(--jp-ui-font-color2, #666); font-size: 13px; max-width: 640px; }
-.distill-drop.over { border-color: var(--jp-brand-color1, #1976d2); background: var(--jp-layout-color2, #eee); }
-.distill-drop button { border: 1px solid var(--jp-border-color1, #bbb); border-radius: 4px; background: var(--jp-layout-color1, #fff); color: var(--jp-ui-font-color1, #222); padding: 2px 8px; cursor: pointer; }
+.distill-drop { border: 2px dashed var(--jp-border-color1, #bbb); border-radius: 8px; padding: 10px 14px; color: var(--jp-ui-font-color2, #888); font-size: 13px; max-width: 640px; }
+.distill-drop.over { border-color: var(--jp-brand-color1, #1976d2); background: var(--jp-layout-color2, rgba(127,127,127,.14)); }
+.distill-drop button { border: 1px solid var(--jp-border-color1, #bbb); border-radius: 4px; background: var(--jp-layout-color1, transparent); color: var(--jp-ui-font-color1, inherit); padding: 2px 8px; cursor: pointer; }
 '''
 
 class Drop(anywidget.AnyWidget):

@@ -24,19 +24,19 @@ from ..mel import plot_mel
 
 # %% ../../nbs/11_ui.parts.ipynb #45ac0764
 CSS = '''
-.distill-panel, .distill-player, .distill-rows, .distill-map { color: var(--jp-ui-font-color1, #222); font-size: 13px; }
+.distill-panel, .distill-player, .distill-rows, .distill-map { color: var(--jp-ui-font-color1, inherit); font-size: 13px; }
 .distill-panel { max-width: 100%; overflow: hidden; padding: 2px 4px 8px; }
 .distill-panel .widget-inline-hbox, .distill-panel .widget-hbox { max-width: 100%; }
 .distill-panel .widget-html-content { line-height: 1.5; }
 .distill-panel h4 { margin: 6px 0 2px; font-size: 13px; }
 .distill-panel table { border-collapse: collapse; }
 .distill-panel .distill-facts :is(th, td) { text-align: left; vertical-align: top; padding: 1px 12px 1px 0; overflow-wrap: anywhere; }
-.distill-panel .distill-facts th { color: var(--jp-ui-font-color2, #666); font-weight: normal; white-space: nowrap; }
+.distill-panel .distill-facts th { color: var(--jp-ui-font-color2, #888); font-weight: normal; white-space: nowrap; }
 .distill-panel img { max-width: 100%; }
 .distill-wrap { flex-flow: row wrap !important; gap: 2px 4px; align-items: center; }
-.distill-said { padding: 4px 10px; border-radius: 4px; border-left: 4px solid var(--jp-brand-color1, #1976d2); background: var(--jp-layout-color2, #eee); }
+.distill-said { padding: 4px 10px; border-radius: 4px; border-left: 4px solid var(--jp-brand-color1, #1976d2); background: var(--jp-layout-color2, rgba(127,127,127,.14)); }
 .distill-said.distill-error { border-color: var(--jp-error-color1, #d32f2f); }
-.distill-dim { color: var(--jp-ui-font-color2, #666); }
+.distill-dim { color: var(--jp-ui-font-color2, #888); }
 .distill-panel :is(button, input, [tabindex]):focus-visible, .distill-player :is(button, canvas):focus-visible { outline: 2px solid var(--jp-brand-color1, #1976d2); outline-offset: 1px; }
 '''
 
@@ -269,12 +269,12 @@ export default { render };
 
 _PLAYER_CSS = '''
 .distill-player { display: flex; flex-wrap: wrap; align-items: center; gap: 6px; width: 100%; max-width: 640px; min-width: 200px; box-sizing: border-box; padding: 2px;
-  --wave: var(--jp-ui-font-color3, #9e9e9e); --done: var(--jp-brand-color1, #1976d2); --head: var(--jp-ui-font-color1, #222); }
+  --wave: var(--jp-ui-font-color3, #9e9e9e); --done: var(--jp-brand-color1, #1976d2); --head: var(--jp-ui-font-color1, #888); }
 .distill-player .name { flex: 1 0 100%; overflow: hidden; text-overflow: ellipsis; white-space: nowrap; font-size: 12px; }
-.distill-player canvas { flex: 1; min-width: 60px; height: 44px; cursor: pointer; border-radius: 3px; background: var(--jp-layout-color2, #f2f2f2); }
-.distill-player button { border: 1px solid var(--jp-border-color1, #bbb); border-radius: 4px; background: var(--jp-layout-color1, #fff); color: inherit; width: 28px; height: 28px; padding: 0; cursor: pointer; font-size: 13px; }
+.distill-player canvas { flex: 1; min-width: 60px; height: 44px; cursor: pointer; border-radius: 3px; background: var(--jp-layout-color2, rgba(127,127,127,.14)); }
+.distill-player button { border: 1px solid var(--jp-border-color1, #bbb); border-radius: 4px; background: var(--jp-layout-color1, transparent); color: inherit; width: 28px; height: 28px; padding: 0; cursor: pointer; font-size: 13px; }
 .distill-player button.on { background: var(--jp-brand-color1, #1976d2); color: #fff; }
-.distill-player .clock { font-variant-numeric: tabular-nums; font-size: 11px; min-width: 76px; color: var(--jp-ui-font-color2, #666); }
+.distill-player .clock { font-variant-numeric: tabular-nums; font-size: 11px; min-width: 76px; color: var(--jp-ui-font-color2, #888); }
 '''
 
 # %% ../../nbs/11_ui.parts.ipynb #d2330934
@@ -400,15 +400,15 @@ _ROWS_CSS = '''
 .distill-rows { max-width: 100%; overflow-x: auto; }
 .distill-rows table { border-collapse: collapse; width: 100%; font-size: 12px; }
 .distill-rows :is(th, td) { text-align: left; padding: 3px 8px; white-space: nowrap; max-width: 260px; overflow: hidden; text-overflow: ellipsis; border-bottom: 1px solid var(--jp-border-color2, #ddd); }
-.distill-rows th button { all: unset; cursor: pointer; font-weight: 600; color: var(--jp-ui-font-color1, #222); }
+.distill-rows th button { all: unset; cursor: pointer; font-weight: 600; color: var(--jp-ui-font-color1, inherit); }
 .distill-rows th button:focus-visible, .distill-rows [data-id]:focus-visible { outline: 2px solid var(--jp-brand-color1, #1976d2); outline-offset: -2px; }
 .distill-rows [data-id] { cursor: pointer; }
-.distill-rows tr[data-id]:hover { background: var(--jp-layout-color2, #eee); }
+.distill-rows tr[data-id]:hover { background: var(--jp-layout-color2, rgba(127,127,127,.14)); }
 .distill-rows [data-id].on { background: color-mix(in srgb, var(--jp-brand-color1, #1976d2) 24%, transparent); box-shadow: inset 3px 0 var(--jp-brand-color1, #1976d2); }
 .distill-rows .cards { display: grid; grid-template-columns: repeat(auto-fill, minmax(230px, 1fr)); gap: 8px; padding: 2px; }
 .distill-rows .card { border: 1px solid var(--jp-border-color1, #ccc); border-radius: 8px; padding: 6px 10px; font-size: 12px; line-height: 1.45; overflow-wrap: anywhere; }
 .distill-rows .card b { font-size: 13px; }
-.distill-dim { color: var(--jp-ui-font-color2, #666); }
+.distill-dim { color: var(--jp-ui-font-color2, #888); }
 '''
 
 class Rows(anywidget.AnyWidget):
