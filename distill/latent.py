@@ -84,6 +84,7 @@ class LatentAnalysis:
     def _repr_html_(self): return self.df().style.hide(axis='index').format(precision=2, na_rep='').set_uuid('sliders').to_html()
     def __repr__(self): return f'LatentAnalysis({len(self.sliders)} sliders, {len(self.states)} windows)'
 
+# %% ../nbs/07_latent.ipynb #620c4cbc
 _NEED, _MEASURED = {'name', 'axis', 'share', 'values'}, {'rho', 'monotone', 'leakage', 'covered'}
 
 def _why_not(d) -> str:
@@ -115,7 +116,7 @@ def _why_not(d) -> str:
         if not all(isinstance(x, (int, float)) and math.isfinite(x) for x in v) or any(a >= b for a, b in zip(v, v[1:])): return 'a slider does not rise'
     return ''
 
-# %% ../nbs/07_latent.ipynb #a54f2828
+# %% ../nbs/07_latent.ipynb #bfdfced4
 def _windows(
     latent,   # (z,steps) mean latent of one sound
     rest,     # (z,) the latent of silence
@@ -158,6 +159,7 @@ def analyze(
     start, after = _order([len(v) for v in mus])
     return LatentAnalysis(steps, mean, axes, spread, states, start, after, rest, found)
 
+# %% ../nbs/07_latent.ipynb #79cac7f4
 def _principal(rows, sds, weight, most, seed):
     "Mean, orthonormal directions and variances of weighted rows"
     few = max(0, 2*most - len(rows))
@@ -200,7 +202,7 @@ def _order(counts):
         n += c
     return torch.tensor(start)/len(counts), torch.tensor(after)
 
-# %% ../nbs/07_latent.ipynb #ae09135f
+# %% ../nbs/07_latent.ipynb #f7ade123
 NEAR = .3      # spreads by which a drawn window differs from the corpus's
 LIKE = .5      # spreads within which windows are taken for alike
 CARRY = .8     # share of its difference from the corpus that a sound keeps every half window

@@ -15,6 +15,7 @@ __all__ = ['CHECKPOINT_MARKER', 'CHECKPOINT_VERSION', 'TrainConfig', 'Record', '
 
 # %% ../nbs/06_train.ipynb #52400f5c
 import torch
+from fastcore.basics import patch
 from torch.nn.utils import clip_grad_norm_
 from .audio import Corpus, default_steps
 from .core import MissingFile, UserError, atomic_write, choose_device, hold_interrupt, make_generator
@@ -75,6 +76,7 @@ def _crop(m, a, frames, silence):
     m = m[:, a:a + frames]
     return torch.nn.functional.pad(m, (0, frames - m.shape[1]), value=silence)
 
+# %% ../nbs/06_train.ipynb #d4a9d060
 class VAETraining:
     "A `ConvVAE` in training on a corpus"
     kind = 'vae'
@@ -109,68 +111,78 @@ class VAETraining:
 
     def _copy(self): return {k: v.detach().clone() for k, v in self.average.state_dict().items()}
 
-    def batch(self): # (b,m,frames)
-        "Crops of random sounds from random places, made louder or quieter"
-        g, c = self.random, self.cfg
-        files = torch.multinomial(self.weights, c.batch, replacement=True, generator=g).tolist()
-        where, gain = torch.rand(2, c.batch, generator=g)
-        last = [max(0, self.mels[i].shape[1] - c.frames//2) if self.mels[i].shape[1] > c.frames else 0 for i in files]
-        x = torch.stack([_crop(self.mels[i], int(u*(n + 1)), c.frames, self.mel.silence) for i, u, n in zip(files, where.tolist(), last)])
-        nats = ((2*gain - 1)*c.gain*math.log(10)/20).to(self.device)
-        return (x + nats[:, None, None]).clamp(min=self.mel.silence)
+# %% ../nbs/06_train.ipynb #4559e8c3
+@patch
+def batch(self: VAETraining): # (b,m,frames)
+    "Crops of random sounds from random places, made louder or quieter"
+    g, c = self.random, self.cfg
+    files = torch.multinomial(self.weights, c.batch, replacement=True, generator=g).tolist()
+    where, gain = torch.rand(2, c.batch, generator=g)
+    last = [max(0, self.mels[i].shape[1] - c.frames//2) if self.mels[i].shape[1] > c.frames else 0 for i in files]
+    x = torch.stack([_crop(self.mels[i], int(u*(n + 1)), c.frames, self.mel.silence) for i, u, n in zip(files, where.tolist(), last)])
+    nats = ((2*gain - 1)*c.gain*math.log(10)/20).to(self.device)
+    return (x + nats[:, None, None]).clamp(min=self.mel.silence)
 
-    def step(self) -> dict:
-        "One step of the optimiser; the loss's parts as numbers"
-        c, n = self.cfg, self.done
-        for group in self.opt.param_groups: group['lr'] = c.lr*min(1, (n + 1)/c.lr_warmup)
-        x = self.batch()
-        noise = self.random if self.device.type == 'cpu' else make_generator(int(torch.randint(2**62, (), generator=self.random)), self.device)
-        parts = vae_loss(self.net, x, noise, c.kl_weight*min(1, n/c.kl_warmup), c.free_bits)
-        self.opt.zero_grad(set_to_none=True)
-        parts['loss'].backward()
-        clip_grad_norm_(self.net.parameters(), 1.)
-        self.opt.step()
-        self.done += 1
-        decay = min(c.ema, self.done/(self.done + 9))
-        with torch.no_grad():
-            for a, p in zip(self.average.parameters(), self.net.parameters()): a.lerp_(p, 1 - decay)
-        return {k: v.item() for k, v in parts.items()}
+@patch
+def step(self: VAETraining) -> dict:
+    "One step of the optimiser; the loss's parts as numbers"
+    c, n = self.cfg, self.done
+    for group in self.opt.param_groups: group['lr'] = c.lr*min(1, (n + 1)/c.lr_warmup)
+    x = self.batch()
+    noise = self.random if self.device.type == 'cpu' else make_generator(int(torch.randint(2**62, (), generator=self.random)), self.device)
+    parts = vae_loss(self.net, x, noise, c.kl_weight*min(1, n/c.kl_warmup), c.free_bits)
+    self.opt.zero_grad(set_to_none=True)
+    parts['loss'].backward()
+    clip_grad_norm_(self.net.parameters(), 1.)
+    self.opt.step()
+    self.done += 1
+    decay = min(c.ema, self.done/(self.done + 9))
+    with torch.no_grad():
+        for a, p in zip(self.average.parameters(), self.net.parameters()): a.lerp_(p, 1 - decay)
+    return {k: v.item() for k, v in parts.items()}
 
-    @torch.no_grad()
-    def score(self) -> float | None:
-        "Mean absolute log-mel error (nats) of the averaged weights on the held-out crops"
-        if self.held is None: return None
-        err = [(self.average.decode(self.average.encode(x)[0]) - x).abs().mean()*len(x) for x in self.held.split(32)]
-        return (sum(err)/len(self.held)).item()
+# %% ../nbs/06_train.ipynb #656b1720
+@patch
+@torch.no_grad()
+def score(self: VAETraining) -> float | None:
+    "Mean absolute log-mel error (nats) of the averaged weights on the held-out crops"
+    if self.held is None: return None
+    err = [(self.average.decode(self.average.encode(x)[0]) - x).abs().mean()*len(x) for x in self.held.split(32)]
+    return (sum(err)/len(self.held)).item()
 
-    def keep(self):
-        "Remember the averaged weights as the best so far"
-        self.kept = self._copy()
+@patch
+def keep(self: VAETraining):
+    "Remember the averaged weights as the best so far"
+    self.kept = self._copy()
 
-    @property
-    def model(self) -> ConvVAE:
-        "The VAE with the best weights so far"
-        net = ConvVAE(self.net.cfg).to(self.device)
-        net.load_state_dict(self.kept)
-        return net.eval().requires_grad_(False)
+@patch(as_prop=True)
+def model(self: VAETraining) -> ConvVAE:
+    "The VAE with the best weights so far"
+    net = ConvVAE(self.net.cfg).to(self.device)
+    net.load_state_dict(self.kept)
+    return net.eval().requires_grad_(False)
 
-    def identity(self) -> dict:
-        "What must agree for a checkpoint to be this training's"
-        return dict(spectrogram_config=asdict(self.mel.cfg), model_config=asdict(self.net.cfg), training_config=asdict(self.cfg), corpus=self.corpus)
+# %% ../nbs/06_train.ipynb #0465458d
+@patch
+def identity(self: VAETraining) -> dict:
+    "What must agree for a checkpoint to be this training's"
+    return dict(spectrogram_config=asdict(self.mel.cfg), model_config=asdict(self.net.cfg), training_config=asdict(self.cfg), corpus=self.corpus)
 
-    def state(self) -> dict:
-        "Everything that the next step depends on, and the weights to keep"
-        return dict(model_state_dict=self.kept, net=self.net.state_dict(), average=self.average.state_dict(),
-                    optimizer=self.opt.state_dict(), random=self.random.get_state(), done=self.done)
+@patch
+def state(self: VAETraining) -> dict:
+    "Everything that the next step depends on, and the weights to keep"
+    return dict(model_state_dict=self.kept, net=self.net.state_dict(), average=self.average.state_dict(),
+                optimizer=self.opt.state_dict(), random=self.random.get_state(), done=self.done)
 
-    def load(self, s: dict):
-        "Become what `state` described"
-        self.net.load_state_dict(s['net']); self.average.load_state_dict(s['average'])
-        self.opt.load_state_dict(s['optimizer']); self.random.set_state(s['random'])
-        self.kept = {k: v.to(self.device) for k, v in s['model_state_dict'].items()}
-        self.done = s['done']
+@patch
+def load(self: VAETraining, s: dict):
+    "Become what `state` described"
+    self.net.load_state_dict(s['net']); self.average.load_state_dict(s['average'])
+    self.opt.load_state_dict(s['optimizer']); self.random.set_state(s['random'])
+    self.kept = {k: v.to(self.device) for k, v in s['model_state_dict'].items()}
+    self.done = s['done']
 
-# %% ../nbs/06_train.ipynb #2778d8be
+# %% ../nbs/06_train.ipynb #5c315b78
 CHECKPOINT_MARKER, CHECKPOINT_VERSION = 'distill_checkpoint', 1
 
 def save_checkpoint(path, task, progress: dict):
@@ -202,7 +214,7 @@ def _same_training(path, d, task):
             was, now = (str(x)[:40] for x in (d[part].get(k), v))
             raise UserError(f'The checkpoint {path} was made with {k} = {was}, not {now}: give that, or delete the checkpoint and train from the start.')
 
-# %% ../nbs/06_train.ipynb #7214698f
+# %% ../nbs/06_train.ipynb #8f61e143
 def fit(
     task,                          # a `VAETraining`, or anything with its `step`, `score`, `keep`, `state`, `load`, `identity`
     steps: int | None = None,      # optimiser steps in all, those before a resume counted in
@@ -229,6 +241,7 @@ def fit(
         rec.eta = _seconds_left(rec, steps, minutes)
         yield rec
 
+# %% ../nbs/06_train.ipynb #ea7cfe9c
 def _train_epoch(task, at, checkpoint):
     "Steps up to the end of the epoch; on Ctrl-C a checkpoint, then KeyboardInterrupt"
     wall, cpu = time.perf_counter(), time.process_time()
