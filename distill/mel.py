@@ -54,6 +54,12 @@ class MelConfig:
         return -(-samples//self.hop)
 
 # %% ../nbs/02_mel.ipynb #4f1337c9
+def _pseudo_inverse(bank): # (m,k) -> (k,m)
+    "Moore and Penrose's inverse of a bank whose rows are independent; general where they are not"
+    gram = bank @ bank.T
+    x, trouble = torch.linalg.solve_ex(gram, bank)
+    return x.T if not trouble and x.isfinite().all() and torch.linalg.matrix_norm(gram @ x - bank) < 1e-6*torch.linalg.matrix_norm(bank) else torch.linalg.pinv(bank)
+
 class Mel(nn.Module):
     "Sound to log mel magnitudes, and the closed-form way back to magnitudes"
     def __init__(self,
@@ -64,7 +70,7 @@ class Mel(nn.Module):
         bank = melscale_fbanks(cfg.n_fft//2 + 1, cfg.f_min, cfg.f_max, cfg.n_mels, cfg.sample_rate, norm='slaney', mel_scale='slaney').T
         self.register_buffer('window', torch.hann_window(cfg.n_fft), persistent=False)
         self.register_buffer('bank', bank.contiguous(), persistent=False)                                     # (m,k)
-        self.register_buffer('inverse', torch.linalg.pinv(bank.double()).float(), persistent=False)           # (k,m)
+        self.register_buffer('inverse', _pseudo_inverse(bank.double()).float(), persistent=False)            # (k,m)
 
     def stft(self, x): # (b,t) -> (b,k,f) complex
         "Fourier frames, silence around the sound"

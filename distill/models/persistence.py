@@ -266,8 +266,8 @@ def load_model(
     for k in mine.keys() - {'library_version'}:
         if card.get(k) != mine[k]: raise ModelFileError(path, f'its card disagrees with its contents about {k}')
     with _reading(path, 'model_state_dict'):
-        model = ConvVAE(parts.model_config)
-        model.load_state_dict(d['model_state_dict'], strict=True)
+        model = ConvVAE(parts.model_config, seed=None)
+        model.load_state_dict(d['model_state_dict'], strict=True, assign=True)
         _try(model.eval().requires_grad_(False), path)
         mel = Mel(parts.spectrogram_config)
     return LoadedModel(model.to(device), mel.to(device), parts.analysis, parts.metadata, device,

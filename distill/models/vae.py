@@ -84,19 +84,22 @@ class ConvVAE(nn.Module):
     "A convolutional VAE over the frames of log mel spectrograms"
     def __init__(self,
         cfg: VAEConfig,
-        seed: int = 0,    # of the weights it starts from
+        seed: int | None = 0, # of the weights it starts from; None: no weights, until `load_state_dict(…, assign=True)` brings them
     ):
         super().__init__()
-        self.cfg, c, k = cfg, cfg.channels, cfg.kernel
+        self.cfg = cfg
+        with torch.device('meta' if seed is None else 'cpu'): self._build(cfg, cfg.channels, cfg.kernel)
+        self.register_buffer('mean', torch.tensor(cfg.mean)[:, None], persistent=False)
+        self.register_buffer('std', torch.tensor(cfg.std)[:, None], persistent=False)
+        if seed is not None: self.start(make_generator(seed))
+
+    def _build(self, cfg, c, k):
         down = [[nn.Conv1d(c, c, 4, 2, 1), Residual(c, k)] for _ in range(cfg.stages)]
         up = [[nn.ConvTranspose1d(c, c, 4, 2, 1), Residual(c, k)] for _ in range(cfg.stages)]
         self.encoder = nn.Sequential(nn.Conv1d(cfg.n_mels, c, k, padding=k//2), *sum(down, []),
                                      FrameNorm(c), nn.SiLU(), nn.Conv1d(c, 2*cfg.latent, 1))
         self.decoder = nn.Sequential(nn.Conv1d(cfg.latent, c, 3, padding=1), Residual(c, k), *sum(up, [])[:-1],
                                      FrameNorm(c), nn.SiLU(), nn.Conv1d(c, cfg.n_mels, k, padding=k//2))
-        self.register_buffer('mean', torch.tensor(cfg.mean)[:, None], persistent=False)
-        self.register_buffer('std', torch.tensor(cfg.std)[:, None], persistent=False)
-        self.start(make_generator(seed))
 
     @torch.no_grad()
     def start(self, generator):
@@ -125,7 +128,7 @@ class ConvVAE(nn.Module):
         z = mu if generator is None else mu + torch.randn(mu.shape, generator=generator, device=mu.device)*(.5*logvar).exp()
         return (self.decoder(z)*self.std + self.mean)[..., :mel.shape[-1]], mu, logvar
 
-# %% ../../nbs/03_models.vae.ipynb #cd964be0
+# %% ../../nbs/03_models.vae.ipynb #c6632de8
 def vae_loss(
     net: ConvVAE,
     mel,                      # (b,m,f) log mels to learn

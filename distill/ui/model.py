@@ -91,7 +91,8 @@ class Take(W.VBox):
         self.recall = panel.button('Recall', lambda: panel.recall(self), 'Put the sliders, the length and the seed back to what made this take')
         self.export = panel.button('Export', lambda: panel.export(self), 'Write this take into the export folder')
         set_ = ', '.join(f'{k} {v:g}' for k, v in sound.info['sliders'].items()) or 'all sliders free'
-        self.caption = W.HTML(f'<span class="distill-dim">{html.escape(set_)}</span>')
+        level = 20*np.log10(max(float(np.abs(sound.samples).max()), 1e-6))
+        self.caption = W.HTML(f'<span class="distill-dim">{html.escape(set_)} · peak {level:.0f} dBFS</span>')
         super().__init__([row(W.VBox([self.player, self.caption, row(self.keep, self.drop, self.recall, self.export)], layout=dict(flex='1 1 320px', min_width='300px')), self.image)])
         self.add_class('distill-take')
         show(self.drop, False)
