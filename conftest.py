@@ -11,7 +11,7 @@ that was not exported shows up, and `--cov=distill` counts what the pages exerci
 Every page and every test has folders of its own for models and cache: none touches the user's.
 """
 from __future__ import annotations
-import contextlib, json, os, sys, tempfile, traceback
+import atexit, contextlib, json, os, sys, tempfile, traceback
 from pathlib import Path
 import pytest
 
@@ -85,6 +85,7 @@ class NotebookItem(pytest.Item):
         load = '' if not exp or self.config.getoption('--nb-cells') else LOAD.format(f'{cfg.lib_path.name}.{exp}')
         if str(ROOT) not in sys.path: sys.path.insert(0, str(ROOT))
         sh = CaptureShell(self.path)
+        atexit.unregister(sh.atexit_operations)            # it would write a history into a folder that is gone by then
         with working_directory(self.path.parent):
             for i, src in cells:
                 if group(src, flags) not in want: continue

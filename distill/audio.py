@@ -144,9 +144,16 @@ def _fields(tags, format):
     if format == 'MP3': out, rest = {k: unicodedata.normalize('NFKD', v).encode('ascii', 'ignore').decode() for k, v in out.items()}, tags
     return dict(out, comment=json.dumps(rest, allow_nan=False, default=lambda o: o.item())) if rest else out
 
+def _whole(x, subtype):
+    "Samples of a PCM file as rounded whole numbers, so that every format of that depth holds the same ones; else as they are"
+    bits = dict(PCM_16=16, PCM_24=24).get(subtype)
+    if not bits: return x
+    top = 2**(bits - 1)
+    return np.clip(np.rint(x.astype('float64')*top), -top, top - 1).astype('int32') << (32 - bits)
+
 def _encode(x, rate, format, subtype, tags=None):
     "The bytes of a file that holds `x` (c,t)"
-    b = io.BytesIO()
+    b, x = io.BytesIO(), _whole(x, subtype)
     with sf.SoundFile(b, 'w', rate, len(x), subtype, format=format) as f:
         for k, v in _fields(tags or {}, format).items(): setattr(f, k, v)
         for i in range(0, x.shape[1], 2**16): f.write(x.T[i:i+2**16])  # all at once, a long Ogg overflows libsndfile's stack

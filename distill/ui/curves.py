@@ -10,7 +10,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 # %% auto #0
-__all__ = ['Curves', 'training_history', 'kept_epoch', 'loss_curves']
+__all__ = ['training_history', 'kept_epoch', 'loss_curves']
 
 # %% ../../nbs/12_ui.curves.ipynb #a6c14e53
 from ..models.persistence import LoadedModel, load_model
@@ -19,7 +19,7 @@ from .parts import grey, picture
 from ..core import UserError
 
 # %% ../../nbs/12_ui.curves.ipynb #5d8aa1e0
-class Curves(Figure):
+class _Curves(Figure):
     "A figure that a page shows by itself, with pyplot or without"
     def _repr_html_(self): return picture(self, 'loss curves')
 
@@ -46,7 +46,7 @@ def loss_curves(
     "Reconstruction, held-out error and KL by epoch, and the epoch after which it only learnt by heart"
     history = training_history(source)
     if not history: raise UserError('This model has no record of its training, so there are no curves to draw.')
-    fig = Curves(figsize=size, dpi=80, layout='constrained')
+    fig = _Curves(figsize=size, dpi=80, layout='constrained')
     left, right = fig.subplots(1, 2, width_ratios=(2, 1))
     epochs, held = [h['epoch'] for h in history], [(h['epoch'], h['held_out']) for h in history if h['held_out'] is not None]
     mark = '.' if len(epochs) < 30 else ''
