@@ -5,6 +5,7 @@
 # %% ../../nbs/03_models.vae.ipynb #c4fe4877
 from __future__ import annotations
 import math
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
 # %% auto #0
@@ -88,7 +89,7 @@ class ConvVAE(nn.Module):
     ):
         super().__init__()
         self.cfg = cfg
-        with torch.device('meta' if seed is None else 'cpu'): self._build(cfg, cfg.channels, cfg.kernel)
+        with nullcontext() if seed is not None else torch.device('meta'): self._build(cfg, cfg.channels, cfg.kernel)
         self.register_buffer('mean', torch.tensor(cfg.mean)[:, None], persistent=False)
         self.register_buffer('std', torch.tensor(cfg.std)[:, None], persistent=False)
         if seed is not None: self.start(make_generator(seed))
