@@ -25,6 +25,18 @@ def _show(bar, steps, minutes):
         bar.show(min(1., done), f'step {rec.step}, {held}, ' + (f'{_clock(rec.eta)} to go' if done < 1 else 'now finding the sliders'))
     return show
 
+def _train(corpus, name, models_dir, steps, minutes, seed, device, resume, again='The same command with --resume goes on.'):
+    "Train with a bar; on Ctrl-C say how to go on, and exit with 130"
+    from distill.audio import default_steps
+    from distill.pipeline import train_model
+    note(corpus.report())
+    if steps is None and minutes is None: steps = default_steps(corpus)
+    try:
+        with Progress('Training') as bar: return train_model(corpus, name, models_dir, steps, minutes, seed, device, resume, progress=_show(bar, steps, minutes))
+    except KeyboardInterrupt:
+        note(f'Interrupted; nothing is lost. {again}')
+        raise typer.Exit(130)
+
 def train(
     folder: Annotated[Path, typer.Argument(help='The folder with your sounds; folders inside it count too.')],
     name: Annotated[str, typer.Option(help='What to call the model.')],
@@ -44,18 +56,9 @@ def train(
     Example:
       distill train ~/sounds/rain --name rain --minutes 5
     """
-    from distill.audio import Corpus, default_steps
+    from distill.audio import Corpus
     from distill.models.persistence import load_model
-    from distill.pipeline import train_model
-    corpus = Corpus(folder)
-    note(corpus.report())
-    if steps is None and minutes is None: steps = default_steps(corpus)
-    try:
-        with Progress('Training') as bar:
-            made = train_model(corpus, name, models_dir, steps, minutes, seed, device, resume, progress=_show(bar, steps, minutes))
-    except KeyboardInterrupt:
-        note(f'Interrupted; nothing is lost. The same command with --resume goes on.')
-        raise typer.Exit(130)
+    made = _train(Corpus(folder), name, models_dir, steps, minutes, seed, device, resume)
     if as_json: print_json(asdict(made))
     else:
         held = f'held-out error {made.held_out:.2f} nats' if made.held_out is not None else 'nothing was held out of so few files'
@@ -92,21 +95,18 @@ def demo(
     Example:
       distill demo --out first-try
     """
-    from distill.audio import Corpus, default_steps
+    from distill.audio import Corpus
     from distill.demo import demo_corpus
     from distill.generation import generate
     from distill.library.catalog import ModelLibrary
     from distill.models.persistence import load_model
-    from distill.pipeline import train_model
+    from distill.pipeline import checkpoint_path
     sounds, models = out/'sounds', out/'models'
     note(f'1  Making a demonstration corpus in {sounds}')
     try: demo_corpus(sounds, seed)
     except OSError as e: raise write_error(sounds, e) from e
-    corpus = Corpus(sounds)
-    note(corpus.report())
-    steps = steps or default_steps(corpus)
-    note('2  Training')
-    with Progress('   Training') as bar: made = train_model(corpus, 'demo', models, steps, seed=seed, progress=_show(bar, steps, None))
+    note('2  Training on it')
+    made = _train(Corpus(sounds), 'demo', models, steps, None, seed, 'auto', checkpoint_path(models, 'demo').exists(), 'The same command goes on.')
     note('3  Generating three sounds of 1, 2 and 3 seconds')
     model = load_model(made.path)
     takes = [generate(model, seconds=s, seed=seed + s) for s in (1, 2, 3)]
