@@ -254,6 +254,7 @@ WRONG = {
     'analysis': (['latent_analysis'], dict(version=1), 'latent_analysis'), 'name': (['metadata', 'name'], '', 'metadata'),
     'id': (['metadata', 'model_id'], '../../x', 'metadata'), 'escape codes': (['metadata', 'name'], 'x\x1b[2J', 'metadata'),
     'set': (['training_config', 'x'], {1, 2}, 'unsafe content'), 'long number': (['training_config', 'x'], 2**70, 'too long'), 'bytes': (['training_config', 'x'], b'x', 'unsafe content'),
+    'a tensor for a date': (['vocoder_state', 'training_metadata', 'training_date'], torch.tensor(0.), 'training_date'),
     'vocoder': (['vocoder_state'], None, 'vocoder_state'), 'card': (['metadata', 'epochs'], 5, 'its card disagrees with its contents about metadata'),
 }
 

@@ -252,6 +252,7 @@ class VocoderInfo:
         put('type', _text('vocoder type', self.type, 40, lines=False))
         put('epochs', _count('vocoder epochs', self.epochs))
         put('final_loss', _number('vocoder loss', self.final_loss))
+        put('training_date', _text('vocoder training_date', '' if self.training_date is None else self.training_date, 40, lines=False))
         if self.training_date: _moment('vocoder training_date', self.training_date)
 
     @classmethod

@@ -262,7 +262,7 @@ def load_model(
     path, device = Path(path), choose_device(device)
     d, card = read_contents(path)
     parts = check_contents(d, path)
-    mine = json.loads(json.dumps(parts.card(d)))
+    with _reading(path, 'its metadata'): mine = json.loads(json.dumps(parts.card(d)))
     for k in mine.keys() - {'library_version'}:
         if card.get(k) != mine[k]: raise ModelFileError(path, f'its card disagrees with its contents about {k}')
     with _reading(path, 'model_state_dict'):
