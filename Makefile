@@ -1,6 +1,7 @@
 # The project's commands. Each one sets up what it needs, so on a fresh machine `make demo` is enough.
-VENV := .venv
-PY := $(VENV)/bin/python
+# `make test PY=3.13` does the same with that Python, in an environment of its own: .venv-3.13
+VENV := .venv$(if $(PY),-$(PY))
+RUN := $(VENV)/bin/python
 # Many small threads on few cores are slower than one
 export OMP_NUM_THREADS ?= 1
 
@@ -10,35 +11,35 @@ export OMP_NUM_THREADS ?= 1
 help:
 	@echo 'make install   make .venv and install the package and its tools into it (about 5 GB, most of it torch)'
 	@echo 'make demo      from a folder of sounds to a model to new sounds, in a few minutes'
-	@echo 'make test      every test: the pages, tests/, and a real browser where Chromium is found'
+	@echo 'make test      every test: the pages, tests/, and a real browser where Chromium is found (PY=3.13: with that Python)'
 	@echo 'make docs      the docs site, into _docs/'
 	@echo 'make bench     run the benchmarks page again (long)'
 
 install: $(VENV)/.installed
 
 $(VENV)/.installed: pyproject.toml
-	@if ! $(PY) -c 'import pip' 2>/dev/null; then \
-	  for p in python3 python3.13 python3.12 python3.11; do \
+	@if ! $(RUN) -c 'import pip' 2>/dev/null; then \
+	  for p in $(if $(PY),python$(PY),python3 python3.13 python3.12 python3.11); do \
 	    if $$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null; then found=$$p; break; fi; \
 	  done; \
-	  if [ -z "$$found" ]; then echo 'No Python from 3.11 to 3.13 was found: install one, then run make again.' >&2; exit 1; fi; \
+	  if [ -z "$$found" ]; then echo 'No $(if $(PY),python$(PY),Python from 3.11 to 3.13) was found: install one, then run make again.' >&2; exit 1; fi; \
 	  if ! $$found -c 'import ensurepip' 2>/dev/null; then \
 	    echo "$$found cannot make virtual environments: install its venv package (Debian: apt-get install python3-venv), then run make again." >&2; exit 1; fi; \
 	  echo "Making $(VENV) with $$($$found --version)"; \
 	  $$found -m venv --clear $(VENV); \
 	fi
 	@echo 'Installing into $(VENV): about 5 GB the first time, most of it torch'
-	$(PY) -m pip install -e '.[dev]'
+	$(RUN) -m pip install -e '.[dev]'
 	@touch $@
 
 demo: install
 	$(VENV)/bin/distill demo
 
 test: install
-	@$(PY) -m pytest -n 2
+	@$(RUN) -m pytest -n 2
 
 docs: install
-	$(PY) tools/docs.py --strict
+	$(RUN) tools/docs.py --strict
 
 bench: install
-	NB_LIMIT=7200 NB_JOBS=1 $(PY) tools/run_nbs.py --flags slow nbs/benchmarks.ipynb nbs/benchmarks_library.ipynb
+	NB_LIMIT=7200 NB_JOBS=1 $(RUN) tools/run_nbs.py --flags slow nbs/benchmarks.ipynb nbs/benchmarks_library.ipynb

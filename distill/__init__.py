@@ -26,6 +26,11 @@ _lazy = {
     'save_model': 'distill.models.persistence',
     'generate': 'distill.generation',
     'reconstruct': 'distill.generation',
+    'morph': 'distill.generation',
+    'blend': 'distill.generation',
+    'replay': 'distill.generation',
+    'History': 'distill.takes',
+    'meter': 'distill.space',
     'train_model': 'distill.pipeline',
 }
 __all__ = ['__version__', *_lazy]
@@ -33,12 +38,14 @@ __getattr__, __dir__ = lazy(__name__, _lazy)
 
 if TYPE_CHECKING:
     from .audio import Corpus, Sound
-    from .generation import generate, reconstruct
+    from .generation import blend, generate, morph, reconstruct, replay
     from .latent import analyze
     from .library.catalog import ModelLibrary
     from .mel import Mel, MelConfig
     from .models.persistence import load_model, save_model
     from .models.vae import ConvVAE, VAEConfig
     from .pipeline import train_model
+    from .space import meter
+    from .takes import History
     from .train import fit
     from .vocoder import resolve_vocoder

@@ -139,8 +139,8 @@ def choose_device(
     if name == 'auto': name = 'cuda' if torch.cuda.is_available() else 'mps' if torch.backends.mps.is_available() else 'cpu'
     try: dev = torch.device(name)
     except RuntimeError: raise UserError(f"There is no device {name!r}: use 'auto', 'cpu', 'cuda', 'cuda:1' or 'mps'.") from None
-    ok = dict(cuda=torch.cuda.is_available, mps=torch.backends.mps.is_available, cpu=lambda: True).get(dev.type, lambda: False)
-    if not ok(): raise UserError(f"This machine has no device {name!r}: use 'auto' or 'cpu'.")
+    there: dict = dict(cuda=torch.cuda.is_available, mps=torch.backends.mps.is_available, cpu=lambda: True)
+    if not there.get(dev.type, lambda: False)(): raise UserError(f"This machine has no device {name!r}: use 'auto' or 'cpu'.")
     return dev
 
 def make_generator(

@@ -37,7 +37,8 @@ class Frames:
     ):
         "Prepare sounds for the descriptors"
         square = F.avg_pool1d(F.pad(x, (0, -x.shape[-1] % _STEP))[:, None].square(), _STEP)[:, 0]
-        return cls._of(mel.stft(x).abs(), square, mel)
+        spectrum = mel.stft(x).abs()
+        return cls._of(spectrum, mel.bank @ spectrum, square, mel)
 
     @classmethod
     def of_mel(cls,
@@ -47,11 +48,11 @@ class Frames:
         "The same from pictures: no sound is made, attacks are known to a frame only"
         spectrum = mel.magnitude(log_mel)
         square = spectrum.square().sum(1)*2/mel.window.sum()**2
-        return cls._of(spectrum, square.repeat_interleave(mel.cfg.hop//_STEP, 1), mel)
+        return cls._of(spectrum, log_mel.exp(), square.repeat_interleave(mel.cfg.hop//_STEP, 1), mel)
 
     @classmethod
-    def _of(cls, spectrum, square, mel):
-        power = (mel.bank @ spectrum).square() + 1e-12
+    def _of(cls, spectrum, rows, square, mel):
+        power = rows.square() + 1e-12
         total = power.sum(1)
         return cls(power, total, total/total.sum(1, keepdim=True), spectrum, 10*(square + 1e-10).log10(), mel.cfg)
 
@@ -126,24 +127,33 @@ def harmonicity(s: Frames): # -> (b,) dB
     return s.mean(10*(height/(1 - height)).log10())
 
 # %% ../nbs/06_descriptors.ipynb #8a3d58c7
-def _peak(s): return s.level.amax(1, keepdim=True)
+def _smooth(s):
+    "(b,n) level in dB, averaged over 13 ms: a single loud swing is no peak"
+    return 10*(F.avg_pool1d((10**(s.level/10))[:, None], 5, 1, 2, count_include_pad=False)[:, 0] + 1e-10).log10()
+
+def _reaches(level, threshold): # (b,n), (b,1) -> (b,)
+    "The moment, in steps, at which a level first passes a threshold"
+    i = (level > threshold).int().argmax(1, keepdim=True)
+    before, after = level.gather(1, (i - 1).clamp(min=0)), level.gather(1, i)
+    return (i - ((after - threshold)/(after - before).clamp(min=1e-3)).clamp(0, 1)*(i > 0))[:, 0]
 
 def attack(s: Frames): # -> (b,) log10 of seconds
     "Attack time: from 20 dB under the loudest moment up to 3 dB under it"
-    top = _peak(s)
-    begin, there = ((s.level > top - db).int().argmax(1) for db in (20, 3))
-    return ((there - begin + 1)*_STEP/s.cfg.sample_rate).log10()
+    level = _smooth(s)
+    top = level.amax(1, keepdim=True)
+    return ((_reaches(level, top - 3) - _reaches(level, top - 20) + 1)*_STEP/s.cfg.sample_rate).log10()
 
 def decay(s: Frames): # -> (b,) log10 of seconds
-    "Decay time: from the loudest moment to the last one that is less than 20 dB quieter"
-    top = _peak(s)
-    last = s.level.shape[1] - 1 - (s.level > top - 20).flip(1).int().argmax(1)
-    return ((last - s.level.argmax(1) + 1)*_STEP/s.cfg.sample_rate).log10()
+    "Decay time: from the moment when half of the sound's energy has passed until only a hundredth is left, 20 dB"
+    energy = (10**(s.level/10)).cumsum(1)
+    half, last = (_reaches(energy, energy[:, -1:]*part) for part in (.5, .99))
+    return ((last - half + 1)*_STEP/s.cfg.sample_rate).log10()
 
 def _flux(s): # -> (b,f)
-    "How much the rows rise from frame to frame, in dB, quiet rows left out"
-    db = 10*s.power.log10()
-    db = torch.maximum(db, db.amax((1, 2), keepdim=True) - 50)
+    "How much eight broad bands rise from frame to frame, in dB over 40; smooth over bands and 32 ms, so that the flicker of noise is no onset"
+    bands = F.avg_pool2d(s.power, (max(1, s.power.shape[1]//8), 3), (max(1, s.power.shape[1]//8), 1), (0, 1), count_include_pad=False)
+    db = 10*bands.log10()
+    db = torch.maximum(db, db.amax((1, 2), keepdim=True) - 40)
     return F.pad((db[..., 1:] - db[..., :-1]).clamp(min=0).mean(1), (1, 0))
 
 def density(s: Frames): # -> (b,) a second

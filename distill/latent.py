@@ -5,11 +5,10 @@
 # %% ../nbs/07_latent.ipynb #f0a59fb6
 from __future__ import annotations
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 # %% auto #0
-__all__ = ['POSITIONS', 'NEAR', 'LIKE', 'CARRY', 'Slider', 'LatentAnalysis', 'analyze', 'beginnings', 'draw_latent',
-           'slider_coordinates']
+__all__ = ['POSITIONS', 'LIKE', 'CARRY', 'Slider', 'predicted', 'LatentAnalysis', 'analyze', 'beginnings', 'draw_latent']
 
 # %% ../nbs/07_latent.ipynb #9f03b6a6
 import torch
@@ -24,9 +23,9 @@ POSITIONS = tuple(range(-10, 11))
 class Slider:
     "A direction of the latent space with a usable range"
     name: str
-    axis: int        # which direction
+    axis: int        # which direction, or the one nearest to what it does
     share: float     # of the corpus's variance that lies along it, 0 … 1
-    values: tuple    # the coordinate, in spreads, at each of the positions −10 … 10; rising
+    values: tuple    # the coordinate, in spreads, or the descriptor it is named after, in the corpus's range, at each of the positions −10 … 10; rising
     descriptor: str | None = None  # what it is named after; None: what it does has not been measured
     rho: float | None = None       # Spearman correlation of position and descriptor, mean over sounds, −1 … 1
     monotone: float | None = None  # share of the steps between neighbouring positions that raise the descriptor
@@ -43,6 +42,36 @@ class Slider:
         return self.values[low] + (position + 10 - low)*(self.values[low + 1] - self.values[low])
 
 # %% ../nbs/07_latent.ipynb #0c8c639f
+_MEANING = ('enter', 'enter_bias', 'inner', 'inner_bias', 'leave', 'leave_bias', 'straight')
+
+def predicted(
+    w: dict, # weights: enter (e,k,h), inner (e,h,h), leave (e,h,d), their biases, straight (e,k,d)
+    states,  # (n,k)
+):           # (n,d), (n,d,k)
+    "Descriptors of states as a few nets predict them, the mean, and how they change with the states"
+    one = torch.tanh(states @ w['enter'] + w['enter_bias'])                      # (e,n,h)
+    two = torch.tanh(one @ w['inner'] + w['inner_bias'])
+    out = (two @ w['leave'] + w['leave_bias'] + states @ w['straight']).mean(0)
+    slope = (1 - two**2)[..., None]*w['leave'][:, None]                          # (e,n,h,d)
+    slope = (1 - one**2)[..., None]*torch.einsum('eij,enjd->enid', w['inner'], slope)
+    return out, (torch.einsum('eki,enid->endk', w['enter'], slope) + w['straight'].transpose(1, 2)[:, None]).mean(0)
+
+def _steered(w, states, outputs, axes, steps=6, damping=.1, stride=1.5): # (n,k) -> (n,k)
+    "The states near the given ones where these outputs have these values, the other outputs keep theirs, and these axes have these coordinates"
+    new, free = states.clone(), torch.ones(states.shape[1])
+    for axis, v in axes.items(): new[:, axis], free[axis] = v, 0
+    if not w: return new
+    want = predicted(w, states)[0].clone()
+    for i, v in outputs.items(): want[:, i] = v
+    for _ in range(steps):
+        out, slope = predicted(w, new)
+        slope = slope*free
+        back = slope.transpose(1, 2)
+        move = (back @ torch.linalg.solve(slope @ back + damping*torch.eye(out.shape[1]), (want - out)[..., None]))[..., 0]
+        new = new + move*(stride/move.norm(dim=1, keepdim=True).clamp(min=stride))
+    return new
+
+# %% ../nbs/07_latent.ipynb #79cac7f4
 @dataclass(frozen=True, eq=False)
 class LatentAnalysis:
     "Directions, sliders and windows of a corpus in the latent space of its model"
@@ -55,11 +84,14 @@ class LatentAnalysis:
     after: torch.Tensor     # (n,) which window follows each; −1 where the sound ends
     rest: torch.Tensor      # (z,) the latent of silence
     sliders: tuple          # of `Slider`
+    near: float = .3        # spreads by which a drawn window differs from the corpus's
+    meaning: dict | None = None # the weights of `predicted`, which tells the named sliders' descriptors of a state
 
     def to_dict(self) -> dict:
         "Plain containers and tensors"
         tensors = ('mean', 'axes', 'spread', 'states', 'start', 'after', 'rest')
-        return dict(version=1, steps=self.steps, **{k: getattr(self, k).cpu().clone() for k in tensors},
+        meaning = dict(meaning={k: v.cpu().clone() for k, v in self.meaning.items()}) if self.meaning else {}
+        return dict(version=1, steps=self.steps, near=self.near, **{k: getattr(self, k).cpu().clone() for k in tensors}, **meaning,
                     sliders=[asdict(s) | dict(values=list(s.values)) for s in self.sliders])
 
     @classmethod
@@ -76,6 +108,25 @@ class LatentAnalysis:
         "The latents of windows"
         return (self.mean + (states*self.spread) @ self.axes).view(len(states), -1, self.steps)
 
+    def states_of(self,
+        windows,    # (n,z,steps)
+    ):              # (n,k)
+        "The states nearest to given windows"
+        return (windows.flatten(1) - self.mean) @ self.axes.T/self.spread
+
+    def moved(self,
+        states,          # (n,k)
+        positions: dict, # slider name → position −10 … 10
+    ):                   # (n,k)
+        "States with these sliders at these positions, all else as it was"
+        by_name = {s.name: s for s in self.sliders}
+        for name in positions:
+            if name not in by_name: raise UserError(f'There is no slider {name!r}: this model has {", ".join(by_name)}.')
+        if not positions: return states
+        named = [s.name for s in self.sliders if s.descriptor and self.meaning]
+        wanted = {n: by_name[n].value(p) for n, p in positions.items()}
+        return _steered(self.meaning, states, {named.index(n): v for n, v in wanted.items() if n in named}, {by_name[n].axis: v for n, v in wanted.items() if n not in named})
+
     def df(self):
         "One row a slider: its name, what was measured of it, its share of the corpus's variance, the coordinates at its ends"
         import pandas as pd
@@ -84,17 +135,18 @@ class LatentAnalysis:
     def _repr_html_(self): return self.df().style.hide(axis='index').format(precision=2, na_rep='').set_uuid('sliders').to_html()
     def __repr__(self): return f'LatentAnalysis({len(self.sliders)} sliders, {len(self.states)} windows)'
 
-# %% ../nbs/07_latent.ipynb #620c4cbc
+# %% ../nbs/07_latent.ipynb #13258f3a
 _NEED, _MEASURED = {'name', 'axis', 'share', 'values'}, {'rho', 'monotone', 'leakage', 'covered'}
 
 def _why_not(d) -> str:
     "What is wrong with a dict that should be an analysis; '' if nothing"
     need = dict(version=int, steps=int, mean=torch.Tensor, axes=torch.Tensor, spread=torch.Tensor, states=torch.Tensor,
                 start=torch.Tensor, after=torch.Tensor, rest=torch.Tensor, sliders=list)
-    if not isinstance(d, dict) or set(d) != set(need): return 'its keys are not the ones of version 1'
+    if not isinstance(d, dict) or set(d) - {'near', 'meaning'} != set(need): return 'its keys are not the ones of version 1'
     for k, t in need.items():
         if not isinstance(d[k], t) or isinstance(d[k], bool): return f'{k} is not {t.__name__}'
     if d['version'] != 1: return f'version {d["version"]}'
+    if not isinstance(d.get('near', 0.), (int, float)) or not 0 <= d.get('near', 0.) < 100: return 'near is not a small number'
     n, k, z = len(d['start']) if d['start'].ndim else 0, len(d['spread']) if d['spread'].ndim else 0, d['rest'].numel()
     shapes = dict(mean=(z*d['steps'],), axes=(k, z*d['steps']), spread=(k,), states=(n, k), start=(n,), after=(n,), rest=(z,))
     for name, shape in shapes.items():
@@ -102,6 +154,12 @@ def _why_not(d) -> str:
         if tuple(v.shape) != shape: return f'{name} has shape {tuple(v.shape)}, not {shape}'
         if v.dtype != (torch.int64 if name == 'after' else torch.float32): return f'{name} has type {v.dtype}'
         if not torch.isfinite(v).all(): return f'{name} is not finite'
+    if 'meaning' in d:
+        w, named = d['meaning'], sum(isinstance(s, dict) and s.get('descriptor') is not None for s in d['sliders'])
+        if not isinstance(w, dict) or set(w) != set(_MEANING) or not all(isinstance(v, torch.Tensor) and v.dtype == torch.float32 and torch.isfinite(v).all() for v in w.values()): return 'meaning does not hold the right weights'
+        e, h = (*w['enter'].shape, 0, 0)[0], (*w['enter'].shape, 0, 0, 0)[2]
+        shapes = dict(enter=(e, k, h), enter_bias=(e, 1, h), inner=(e, h, h), inner_bias=(e, 1, h), leave=(e, h, named), leave_bias=(e, 1, named), straight=(e, k, named))
+        if not e or not h or not named or any(tuple(w[x].shape) != shape for x, shape in shapes.items()): return 'the weights of meaning do not fit together'
     if n < 1 or k < 1 or d['steps'] < 2 or d['steps'] % 2: return 'it has no windows or no directions'
     if d['after'].min() < -1 or d['after'].max() >= n: return 'after points outside the windows'
     if (d['start'] < 0).any() or d['start'].sum() <= 0: return 'start holds no probabilities'
@@ -116,7 +174,7 @@ def _why_not(d) -> str:
         if not all(isinstance(x, (int, float)) and math.isfinite(x) for x in v) or any(a >= b for a, b in zip(v, v[1:])): return 'a slider does not rise'
     return ''
 
-# %% ../nbs/07_latent.ipynb #bfdfced4
+# %% ../nbs/07_latent.ipynb #9a417c66
 def _windows(
     latent,   # (z,steps) mean latent of one sound
     rest,     # (z,) the latent of silence
@@ -156,10 +214,10 @@ def analyze(
     sign = _brighter(states, torch.tensor(bright), weight)
     axes, states = axes*sign[:, None], states*sign
     found = tuple(Slider(f'other {i + 1}', i, (var[i]/total).item(), _positions(states[:, i], weight)) for i in range(sliders))
-    start, after = _order([len(v) for v in mus])
-    return LatentAnalysis(steps, mean, axes, spread, states, start, after, rest, found)
+    counts = [len(v) for v in mus]
+    return _calibrated(model, LatentAnalysis(steps, mean, axes, spread, states, *_order(counts), rest, found), counts, seed)
 
-# %% ../nbs/07_latent.ipynb #79cac7f4
+# %% ../nbs/07_latent.ipynb #012d4a7c
 def _principal(rows, sds, weight, most, seed):
     "Mean, orthonormal directions and variances of weighted rows"
     few = max(0, 2*most - len(rows))
@@ -202,8 +260,27 @@ def _order(counts):
         n += c
     return torch.tensor(start)/len(counts), torch.tensor(after)
 
-# %% ../nbs/07_latent.ipynb #f7ade123
-NEAR = .3      # spreads by which a drawn window differs from the corpus's
+# %% ../nbs/07_latent.ipynb #49b677f4
+@torch.no_grad()
+def _calibrated(model, a, counts, seed, n=48, tries=tuple(i*.15 for i in range(10))):
+    "The analysis with `near` such that draws are as near to the corpus as its sounds are to each other"
+    if len(counts) < 4: return a
+    dev = model.mean.device
+    pictures = lambda states: torch.cat([model.decode(a.windows(s).to(dev)) for s in states.split(8)])
+    first = torch.tensor([0] + counts[:-1]).cumsum(0)
+    corpus = pictures(a.states[first])
+    some = torch.arange(len(first))[::-(-len(first)//n)]
+    away = lambda p: (corpus - p).abs().mean((1, 2))
+    others = torch.stack([away(corpus[i]).index_fill(0, i.to(dev), torch.inf).min() for i in some]).mean()
+    g = make_generator(seed)
+    source, noise = a.states[first][torch.randint(len(first), (n,), generator=g)], torch.randn(n, len(a.spread), generator=g)
+    drawn = torch.stack([torch.stack([away(p).min() for p in pictures(source + t*noise)]).mean() for t in tries])
+    i = min(int((drawn < others).sum()), len(tries) - 1)
+    if i == 0: return replace(a, near=.05)
+    u = ((others - drawn[i - 1])/(drawn[i] - drawn[i - 1])).clamp(0, 1).item()
+    return replace(a, near=max(.05, tries[i - 1] + u*(tries[i] - tries[i - 1])))
+
+# %% ../nbs/07_latent.ipynb #3e276882
 LIKE = .5      # spreads within which windows are taken for alike
 CARRY = .8     # share of its difference from the corpus that a sound keeps every half window
 
@@ -217,13 +294,7 @@ def beginnings(
     g,                # a `torch.Generator`
 ):                    # (n,k)
     "Windows near the corpus's beginnings"
-    return a.states[torch.multinomial(a.start, n, True, generator=g)] + NEAR*torch.randn(n, a.states.shape[1], generator=g)
-
-def _begin(a, fixed, g):
-    "A first window, its fixed coordinates set"
-    s = beginnings(a, 1, g)[0]
-    for axis, v in fixed.items(): s[axis] = v
-    return s
+    return a.states[torch.multinomial(a.start, n, True, generator=g)] + a.near*torch.randn(n, a.states.shape[1], generator=g)
 
 def _go_on(a, s, g):
     "The next window, or None where the sound ends"
@@ -238,11 +309,11 @@ def draw_latent(
     seed: int = 0,
 ):                           # (1,z,steps)
     "A latent that moves as the corpus moves"
-    fixed = slider_coordinates(a, positions or {})
+    begin = lambda: a.moved(beginnings(a, 1, g), positions or {})[0]
     g, w, h = make_generator(seed), a.steps, a.steps//2
     out = a.rest[:, None].repeat(1, steps + 2*w)
     fade = torch.linspace(0, 1, h + 2)[1:-1]
-    at, s = 0, _begin(a, fixed, g)
+    at, s = 0, begin()
     while at < steps:
         win = a.windows(s[None])[0].clone()
         if at and not fresh: win[:, :h] = out[:, at:at + h] + fade*(win[:, :h] - out[:, at:at + h])
@@ -252,12 +323,5 @@ def draw_latent(
         if s is None:                                   # the sound is over with the second half of this window
             at += w                                     # half a window of silence after it
             if steps - at < w: break
-            s, fresh = _begin(a, fixed, g), True
+            s, fresh = begin(), True
     return out[None, :, :steps]
-
-def slider_coordinates(a: LatentAnalysis, positions: dict) -> dict: # axis -> coordinate
-    "Positions by slider name as coordinates by direction; an unknown name lists the known ones"
-    by_name = {s.name: s for s in a.sliders}
-    for name in positions:
-        if name not in by_name: raise UserError(f'There is no slider {name!r}: this model has {", ".join(by_name)}.')
-    return {by_name[n].axis: by_name[n].value(p) for n, p in positions.items()}

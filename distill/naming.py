@@ -4,38 +4,38 @@
 
 # %% ../nbs/08_naming.ipynb #24673a8c
 from __future__ import annotations
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 # %% auto #0
 __all__ = ['NAMES', 'LEAST_EFFECT', 'spearman', 'name_sliders']
 
 # %% ../nbs/08_naming.ipynb #181415b6
 import torch
+from torch.nn import functional as F
 from .core import make_generator
-from .descriptors import DESCRIPTORS, Frames, describe
-from .latent import LatentAnalysis, Slider, _positions, analyze, beginnings
+from .descriptors import DESCRIPTORS, Frames
+from .latent import POSITIONS, LatentAnalysis, Slider, _positions, _steered, analyze, beginnings, predicted
 from .mel import Mel, griffin_lim
 from .models.vae import ConvVAE
 
 # %% ../nbs/08_naming.ipynb #8d58f047
 NAMES = tuple(DESCRIPTORS)
-_TRY = torch.linspace(-10, 10, 5)         # positions tried
+_AGREE = .8          # rank correlation of a descriptor's values in pictures and in sounds, from which on pictures are believed
+_GOOD = .93, .25     # rank correlation and leakage that count as good while choosing: better than 0.9 and 0.3, since the choice flatters
 
-def _ranks(x): return x.argsort(0).argsort(0).float()
+def _ranks(x): # (n,…) -> (n,…)
+    "Ranks along the first axis, equal values sharing theirs"
+    return (x[:, None] > x[None]).float().sum(1) + ((x[:, None] == x[None]).float().sum(1) - 1)/2
 
 def spearman(x, y): # (n,…), (n,…) -> (…)
     "Rank correlation along the first axis"
     x, y = (r - r.mean(0) for r in (_ranks(x), _ranks(y)))
     return (x*y).sum(0)/(x.norm(dim=0)*y.norm(dim=0) + 1e-9)
 
-def _ridge(x, y, weight): # (n,k), (n,d) -> (d,k)
-    x, y = x - x.mean(0), y - y.mean(0)
-    return torch.linalg.solve(x.T @ x + weight*torch.eye(x.shape[1]), x.T @ y).T
-
 class _Instrument:
     "A model that can be tried: states of an analysis in, descriptors of what they sound like out"
     def __init__(self, model: ConvVAE, mel: Mel, a: LatentAnalysis):
-        self.model, self.mel, self.a = model, mel, a
+        self.model, self.mel, self.a, self.names = model, mel, a, NAMES
 
     @torch.no_grad()
     def describe(self,
@@ -43,88 +43,147 @@ class _Instrument:
         aloud: bool = False, # through Griffin-Lim to sound, or from the pictures alone
     ):                       # (n,d)
         out = []
-        for s in states.split(8):                      # small batches stay in the processor's cache
+        for s in states.split(16):                     # small batches stay in the processor's cache
             pics = self.model.decode(self.a.windows(s).to(self.model.mean.device)).to(self.mel.window.device)
-            frames = Frames.of(griffin_lim(self.mel, self.mel.magnitude(pics), 8), self.mel) if aloud else Frames.of_mel(pics, self.mel)
-            out.append(describe(frames).cpu())
+            frames = Frames.of(griffin_lim(self.mel, self.mel.magnitude(pics), 4), self.mel) if aloud else Frames.of_mel(pics, self.mel)
+            out.append(torch.stack([DESCRIPTORS[n](frames) for n in self.names], 1).cpu())
         return torch.cat(out)
 
-    def sweep(self,
-        u,                   # (k,) direction of length 1
-        base,                # (n,k) states to move
-        weight,              # of the corpus's windows
-        aloud: bool = False,
-    ):                       # (5,n,d)
-        "Descriptors of states moved along a direction through the corpus's range"
-        at = torch.tensor(_positions(self.a.states @ u, weight))[(_TRY + 10).round().long()]
-        s = base + (at[:, None, None] - (base @ u)[:, None])*u
-        return self.describe(s.flatten(0, 1), aloud).view(len(_TRY), len(base), -1)
-
-# %% ../nbs/08_naming.ipynb #ef945bd9
-def _guesses(inst, g, n=300, step=.7):
-    "Two directions a descriptor, and the range of every descriptor over the corpus"
-    base = beginnings(inst.a, n, g)
-    d = step*torch.randn(base.shape, generator=g)
-    up, down = inst.describe(base + d), inst.describe(base - d)
-    both = torch.cat([up, down])
-    unit = (both.quantile(.9, 0) - both.quantile(.1, 0)).clamp(min=1e-6)
-    across = _ridge(torch.cat([base + d, base - d]), _ranks(both)/len(both), 30.)
-    within = _ridge(2*d, ((up - down)/unit).clamp(-2, 2), 30.)
-    return torch.stack([across, within]), unit                                     # (2,d,k), (d,)
+    def choose_names(self, g, n=40):
+        "Keep the descriptors that pictures tell"
+        draws = beginnings(self.a, n, g)
+        agree = spearman(self.describe(draws), self.describe(draws, aloud=True))
+        self.names = tuple(name for name, v in zip(self.names, agree) if v >= _AGREE)
 
 # %% ../nbs/08_naming.ipynb #4cc91d88
-LEAST_EFFECT = .2    # of the corpus's range, from end to end
+def _weights(k, d, g, nets=4, hidden=64):
+    "Fresh weights for `predicted`"
+    w = lambda i, o: (torch.randn(nets, i, o, generator=g)/i**.5)
+    b = lambda o: .1*torch.randn(nets, 1, o, generator=g)
+    return dict(enter=w(k, hidden)/2, enter_bias=b(hidden), inner=w(hidden, hidden), inner_bias=b(hidden),
+                leave=w(hidden, d), leave_bias=b(d), straight=w(k, d)/2)
 
-def _strength(y, k, unit):
-    "Mean rank correlation of descriptor `k` over the sounds, 0 if the effect is small"
-    rho = spearman(_TRY[:, None].expand(-1, y.shape[1]), y[..., k]).mean().item()
-    return rho if ((y[-1, :, k] - y[0, :, k])/unit[k]).mean() > LEAST_EFFECT else 0.
+def _each(w, x): # (e,n,k) -> (e,n,d)
+    return torch.tanh(torch.tanh(x @ w['enter'] + w['enter_bias']) @ w['inner'] + w['inner_bias']) @ w['leave'] + w['leave_bias'] + x @ w['straight']
 
-def _choose(inst, guesses, unit, weight, base, most, least):
-    "Orthonormal directions and their descriptors, the strongest first"
-    kept, left = [], set(range(len(NAMES)))
-    while left and len(kept) < most:
-        tried = {}
-        for k in sorted(left):
-            for guess in guesses[:, k]:
-                u = guess - sum(((guess @ b)*b for _, b in kept), torch.zeros_like(guess))
-                if u.norm() < .3*guess.norm(): continue                            # nothing of its own is left
-                u = u/u.norm()
-                s = _strength(inst.sweep(u, base, weight), k, unit)
-                if s > tried.get(k, (0., None))[0]: tried[k] = s, u
-        left = {k for k in left if tried.get(k, (0.,))[0] > least - .15}           # the others will hardly recover
-        if not left: break
-        best = max(left, key=lambda k: tried[k][0])
-        if tried[best][0] < least: break
-        kept.append((best, tried[best][1])); left.remove(best)
-    return kept
+def _fit(x, y, g, steps=1000, batch=128, blur=.1): # (n,k), (n,d)
+    "Weights that predict `y` from `x`, every net from its own batches"
+    w = {k: v.requires_grad_() for k, v in _weights(x.shape[1], y.shape[1], g).items()}
+    opt = torch.optim.AdamW(w.values(), 3e-3, weight_decay=.02)
+    for i in range(steps):
+        opt.param_groups[0]['lr'] = 3e-3*(1 - i/steps)
+        pick = torch.randint(len(x), (len(w['enter']), batch), generator=g)
+        rows = x[pick] + blur*torch.randn(*pick.shape, x.shape[1], generator=g)
+        loss = len(w['enter'])*F.smooth_l1_loss(_each(w, rows), y[pick], beta=.3)
+        opt.zero_grad(); loss.backward(); opt.step()
+    return {k: v.detach() for k, v in w.items()}
+
+@dataclass
+class _Search:
+    "What finding the sliders of one model needs to know"
+    inst: _Instrument
+    weight: torch.Tensor  # (n,) of the corpus's windows
+    g: object             # a `torch.Generator`
+    middle: torch.Tensor = None  # (d,) of every descriptor over draws
+    unit: torch.Tensor = None    # (d,) its range over them, a tenth of them left out at either end
+    w: dict = None        # weights of `predicted`
+
+    def scaled(self, y): return ((y - self.middle)/self.unit).clamp(-2, 2)
+
+    def only(self, s): return self.w | {k: self.w[k][..., s] for k in ('leave', 'leave_bias', 'straight')}
+
+    def moved(self, s, i, base, targets): # (t,n,k)
+        "Sounds with descriptor `s[i]` at these values and the others of `s` as they are"
+        return torch.stack([_steered(self.only(s), base, {i: t}, {}) for t in targets])
+
+    def heard(self, states, aloud=False): # (t,n,k) -> (t,n,d)
+        return self.scaled(self.inst.describe(states.flatten(0, 1), aloud)).view(*states.shape[:2], -1)
+
+    def percentiles(self, i, at):
+        "Of what is predicted for the corpus's windows"
+        v, order = predicted(self.w, self.inst.a.states)[0][:, i].sort()
+        where = torch.searchsorted(self.weight[order].cumsum(0), torch.tensor(at)).clamp(max=len(v) - 1)
+        return v[where].tolist()
+
+def _learn(search, n=3000, around=16):
+    "Fit the predictions: on draws, then on those and sounds that were moved by them"
+    inst, g, a = search.inst, search.g, search.inst.a
+    x = torch.cat([beginnings(a, n//2, g), beginnings(replace(a, near=2*a.near), n//2, g)])
+    y = inst.describe(x)
+    near = y[:n//2]
+    search.middle, search.unit = near.median(0).values, (near.quantile(.9, 0) - near.quantile(.1, 0)).clamp(min=1e-6)
+    y = search.scaled(y)
+    search.w, base = _fit(x, y, g), beginnings(a, around, g)
+    for i in range(len(inst.names)):
+        others = [j for j in range(len(inst.names)) if j == i or torch.rand((), generator=g) < .7]
+        states = search.moved(others, others.index(i), base, search.percentiles(i, (.01, .25, .5, .75, .99)))
+        x, y = torch.cat([x, states.flatten(0, 1)]), torch.cat([y, search.heard(states).flatten(0, 1)])
+    search.w = _fit(x, y, g)
 
 # %% ../nbs/08_naming.ipynb #3216afee
-def _turned(a, kept):
-    "The analysis in a basis that begins with the kept directions; the rest of the space sorted by variance"
-    k = a.states.shape[1]
-    named = torch.stack([u for _, u in kept]) if kept else torch.zeros(0, k)
-    rest = torch.eye(k) - named.T @ named
-    load = rest @ (a.spread[:, None]*a.axes)                                       # what the rest does to a window
-    _, vectors = torch.linalg.eigh((load @ load.T).double())
-    basis = torch.cat([named, vectors.flip(1).T[:k - len(named)].float()])
-    axes, states = basis @ (a.spread[:, None]*a.axes), a.states @ basis.T
-    norm = axes.norm(dim=1)
-    return replace(a, axes=axes/norm[:, None], spread=norm.clamp(min=1e-6), states=states)
+LEAST_EFFECT = .2    # of the corpus's range, from end to end
+_GRID = (.01, .05, .15, .3, .5, .7, .85, .95, .99)
 
-def _measured(inst, kept, unit, weight, base, least):
-    "What each direction does to sounds one can hear; those that do not do what they say are left out"
-    out = []
-    named = [k for k, _ in kept]
-    for k, u in kept:
-        y = inst.sweep(u, base, weight, aloud=True)
-        rho = spearman(_TRY[:, None].expand(-1, len(base)), y[..., k]).mean().item()
-        effect = ((y[-1] - y[0])/unit).mean(0)
-        if rho < least or effect[k] < LEAST_EFFECT: continue
-        others = [j for j in named if j != k]
-        leak = (effect[others].abs().mean()/effect[k].abs()).item() if others else 0.
-        out.append((k, u, dict(rho=rho, monotone=(y[1:, :, k] > y[:-1, :, k]).float().mean().item(), leakage=leak, covered=effect[k].item())))
-    return out
+def _facts(y, s, i):
+    "Rank correlation of what is heard with the order of the positions, its effect on all descriptors of `s`, monotone steps"
+    own = y[..., s[i]]
+    rho = spearman(torch.arange(len(y)).float()[:, None].expand_as(own), own).mean().item()
+    return rho, (y[-1] - y[0]).mean(0)[s], (own[1:] > own[:-1]).float().mean().item()
+
+def _leaks(effects): # (n,n) -> (n,)
+    "What each slider does to the other named descriptors, the mean, as a share of what it does to its own"
+    own = effects.diagonal()
+    return (effects - own.diag()).abs().sum(1)/max(1, len(own) - 1)/own.abs().clamp(min=1e-3)
+
+def _range(y, s, i):
+    "The part of the grid that serves best, at least half of it"
+    def worth(part):
+        rho, effect, _ = _facts(y[part[0]:part[1]], s, i)
+        return min(rho, .93) + .25*min(effect[i].item(), .8) if effect[i] > LEAST_EFFECT else rho - 1
+    return max(((a, b) for a in range(len(_GRID)) for b in range(a + 4, len(_GRID) + 1)), key=worth)
+
+def _tried(search, s, base):
+    "Ranges, rank correlations and leakages of a set of descriptors"
+    ends, facts = [], []
+    for i in range(len(s)):
+        targets = search.percentiles(s[i], _GRID)
+        y = search.heard(search.moved(s, i, base, targets))
+        a, b = _range(y, s, i)
+        ends.append((targets[a], targets[b - 1])); facts.append(_facts(y[a:b], s, i))
+    return ends, torch.tensor([f[0] for f in facts]), torch.stack([f[1] for f in facts])
+
+def _choose(search, base, most, least):
+    "The best set of descriptors, with the range of each"
+    s, best = list(range(len(search.inst.names))), None
+    while s:
+        ends, rho, effects = _tried(search, s, base)
+        own, leak = effects.diagonal(), _leaks(effects)
+        good = ((rho >= _GOOD[0]) & (leak <= _GOOD[1]) & (own >= LEAST_EFFECT)).sum().item()
+        worth = good, (rho.clamp(min=0) - leak.clamp(max=1)/2).sum().item()
+        usable = len(s) <= most and (rho > least).all() and (own > LEAST_EFFECT).all()
+        if usable and (best is None or worth > best[0]): best = worth, s, ends
+        if usable and (good == len(s) or best[0][0] >= len(s)): break
+        let_go = torch.minimum(rho, 2*own + .4).sub(leak).argmin().item()
+        s = s[:let_go] + s[let_go + 1:]
+    return best[1:] if best else ([], [])
+
+# %% ../nbs/08_naming.ipynb #bb8927a6
+def _measured(search, s, ends, base, least):
+    "The sliders that keep their names, with what was measured on sounds one can hear"
+    while s:
+        facts = [_facts(search.heard(search.moved(s, i, base, torch.linspace(*ends[i], 5).tolist()), aloud=True), s, i) for i in range(len(s))]
+        leaks = _leaks(torch.stack([f[1] for f in facts]))
+        stay = [i for i, (rho, effect, _) in enumerate(facts) if rho >= least and effect[i] >= LEAST_EFFECT]
+        if len(stay) == len(s):
+            return s, ends, [dict(rho=rho, monotone=mono, leakage=leak.item(), covered=effect[i].item()) for i, ((rho, effect, mono), leak) in enumerate(zip(facts, leaks))]
+        s, ends = [s[i] for i in stay], [ends[i] for i in stay]
+    return [], [], []
+
+def _rest(a, slopes, n):
+    "Plain directions, those first that hold most variance beside the given slopes"
+    taken = torch.linalg.qr(slopes.T)[0] if len(slopes) else torch.zeros(len(a.spread), 1)
+    left = a.spread**2*(1 - taken.square().sum(1))
+    return left.argsort(descending=True)[:n].tolist()
 
 def name_sliders(
     model: ConvVAE,
@@ -133,18 +192,19 @@ def name_sliders(
     seed: int = 0,           # of the sounds that are tried
     least: float = .6,       # Spearman correlation a name must earn
 ) -> LatentAnalysis:         # the same number of sliders: named ones first, then 'other 1' …
-    "Turn the directions of an analysis so that sliders do what they are called after"
-    inst, most = _Instrument(model, mel, a), len(a.sliders)
-    counts = (torch.tensor([0] + [i + 1 for i, j in enumerate(a.after.tolist()) if j < 0])).diff()
+    "Give an analysis sliders that do what they are called after"
+    most, total = len(a.sliders), a.spread[0].item()**2/max(a.sliders[0].share, 1e-12)
+    counts = torch.tensor([0] + [i + 1 for i, j in enumerate(a.after.tolist()) if j < 0]).diff()
     weight = torch.cat([torch.full((c,), 1/c) for c in counts.tolist()])/len(counts)
-    g = make_generator(seed)
-    guesses, unit = _guesses(inst, g)
-    kept = _choose(inst, guesses, unit, weight, beginnings(a, 6, g), most, least)
-    found = _measured(inst, kept, unit, weight, beginnings(a, 8, g), least)
-    new = _turned(a, [(k, u) for k, u, _ in found])
-    total = a.spread[0].item()**2/max(a.sliders[0].share, 1e-12)
-    sliders = []
-    for i in range(most):
-        facts = dict(name=NAMES[found[i][0]], descriptor=NAMES[found[i][0]], **found[i][2]) if i < len(found) else dict(name=f'other {i - len(found) + 1}')
-        sliders.append(Slider(axis=i, share=new.spread[i].item()**2/total, values=_positions(new.states[:, i], weight), **facts))
-    return replace(new, sliders=tuple(sliders))
+    search = _Search(_Instrument(model, mel, a), weight, make_generator(seed))
+    search.inst.choose_names(search.g)
+    if not search.inst.names: return a
+    _learn(search)
+    s, ends, facts = _measured(search, *_choose(search, beginnings(a, 16, search.g), most, least), beginnings(a, 8, search.g), least)
+    slopes = F.normalize(predicted(search.only(s), a.states)[1].mean(0), dim=1) if s else torch.zeros(0, len(a.spread))
+    share = lambda u: (u*a.spread).square().sum().item()/total
+    sliders = [Slider(search.inst.names[i], (u*a.spread).abs().argmax().item(), share(u), tuple(torch.linspace(*e, len(POSITIONS)).tolist()), search.inst.names[i], **f)
+               for i, u, e, f in zip(s, slopes, ends, facts)]
+    for n, axis in enumerate(_rest(a, slopes, most - len(s))):
+        sliders.append(Slider(f'other {n + 1}', axis, a.spread[axis].item()**2/total, _positions(a.states[:, axis], weight)))
+    return replace(a, sliders=tuple(sliders), meaning={k: v.contiguous() for k, v in search.only(s).items()} if s else None)

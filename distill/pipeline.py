@@ -4,20 +4,23 @@
 
 # %% ../nbs/11_pipeline.ipynb #0c3bee13
 from __future__ import annotations
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 # %% auto #0
-__all__ = ['Trained', 'checkpoint_path', 'train_model']
+__all__ = ['Trained', 'checkpoint_path', 'train_model', 'Bundled', 'bundle_vocoder']
 
 # %% ../nbs/11_pipeline.ipynb #05b11d0a
 from .audio import Corpus
-from .core import UserError, models_folder
+from .core import UserError, choose_device, models_folder
 from .latent import analyze
-from .library.catalog import ModelMetadata, file_stem
-from .models.persistence import load_model, save_model_from_checkpoint
+from .library.catalog import ModelLibrary, ModelMetadata, file_stem
+from .models.persistence import load_model, save_model, save_model_from_checkpoint
 from .naming import name_sliders
-from .train import TrainConfig, VAETraining, fit
+from .train import VAETraining, fit, preset as settings
+from .vocoder import resolve_vocoder
+from .vocoder_training import VocoderConfig, VocoderTraining
 
 # %% ../nbs/11_pipeline.ipynb #0baf41ef
 @dataclass(frozen=True)
@@ -52,6 +55,7 @@ def train_model(
     seed: int = 0,                # of weights, crops and held-out files
     device: str = 'auto',         # 'auto', 'cpu', 'cuda' …
     resume: bool = False,         # go on with the unfinished training of that name
+    preset: str = 'auto',         # of settings: 'conservative', 'balanced', 'aggressive', or by the size of the corpus
     progress=None,                # called with every `Record`
     stop=None,                    # asked before every step; where it says True, training ends at once and the last whole epoch can be resumed
 ) -> Trained:                     # after Ctrl-C the training can be resumed under the same name
@@ -61,7 +65,7 @@ def train_model(
     if checkpoint.exists() and not resume:
         raise UserError(f'A training of {name!r} is unfinished: resume it (--resume, resume=True), choose another name, or delete {checkpoint}.')
     if not isinstance(corpus, Corpus): corpus = Corpus(corpus)
-    task = VAETraining(corpus, cfg=TrainConfig(seed=seed), device=device)
+    task = VAETraining(corpus, cfg=settings(preset, corpus, device, seed=seed), device=device)
     if stop: task.step = _unless(stop, task.step)
     for rec in fit(task, steps, minutes, checkpoint, resume):
         if progress: progress(rec)
@@ -71,3 +75,100 @@ def train_model(
     m = load_model(path)
     return Trained(path, m.metadata.model_id, m.metadata.name, m.metadata.steps, m.metadata.epochs,
                    m.training_history[-1]['seconds'], m.metadata.train_seconds, m.metadata.held_out)
+
+# %% ../nbs/11_pipeline.ipynb #8fd8c071
+class _InModel:
+    "A model file as the place where its vocoder's unfinished training is kept"
+    def __init__(self, path, every=1): self.path, self.every, self.task, self.before, self.last = Path(path), every, None, None, None
+    def __str__(self): return f'in {self.path}'
+
+    def put(self, vocoder_state):
+        "The file again with this vocoder; where several processes train, one writes"
+        if not self.task.first: return
+        m = load_model(self.path)
+        save_model(m.model, m.spectrogram.cfg, m.training_config, m.metadata, self.path.parent, m.analysis, vocoder_state, m.training_history, path=self.path)
+
+    def save(self, d):
+        "Write after every `every` epochs, at the beginning, and whenever an epoch was broken off"
+        self.last = d['training_history']
+        if not d['sums'] and (d['done']//self.task.epoch) % self.every: return
+        best = self.before or self.task.vocoder_state(self.last)
+        self.put({k: v for k, v in best.items() if k != 'checkpoint'} | dict(checkpoint=d))
+
+    def read(self):
+        d = load_model(self.path).vocoder_state['checkpoint']
+        self.last = d['training_history']
+        return d
+
+@dataclass(frozen=True)
+class Bundled:
+    "What came out of a vocoder's training"
+    path: Path                 # the model file, which now has it
+    name: str                  # of the model
+    type: str                  # 'fourier' or 'hifigan_v2'
+    epochs: int
+    steps: int                 # optimiser steps
+    final_loss: float          # the generator's, at the end
+    held_out: float | None     # its distance on the held-out sounds
+    griffin_lim: float | None  # Griffin-Lim's on the same
+    base: float | None         # and the base vocoder's
+    why: str                   # which vocoder the model now sounds through, and why
+
+def bundle_vocoder(
+    model,                              # a model's name, id or file
+    corpus,                             # a `Corpus`, or a folder of sounds
+    type: str = 'fourier',              # 'fourier' (minutes on a processor) or 'hifigan_v2' (hours on a graphics card)
+    steps: int | None = None,           # optimiser steps; None: 600 for 'fourier', 20,000 for 'hifigan_v2'
+    minutes: float | None = None,       # of training, at most
+    epochs: int | None = None,          # of 50 steps, in place of `steps`
+    lr: float = 1e-3,                   # learning rate
+    batch_size: int = 8,                # crops a step
+    discriminators: str | None = None,  # 'none', 'small' or 'full'; None: full for 'hifigan_v2' on a graphics card, small on a processor, none for 'fourier'
+    checkpoint_interval: int = 1,       # epochs between two writings of the file
+    resume: bool = False,               # go on with the unfinished training in the file; type and settings are those it has
+    force: bool = False,                # replace a vocoder the model already has
+    device: str = 'auto',               # 'auto', 'cpu', 'cuda' …
+    seed: int = 0,                      # of weights, crops and phases
+    models_dir=None,                    # the library's folder; None: `DISTILL_MODELS`, else the user's data folder
+    plan=None,                          # called once with the `Plan`, before the first step
+    progress=None,                      # called with every `Record`
+    preview=None,                       # called after every epoch with a held-out sound and what the vocoder makes of it
+    stop=None,                          # asked before every step; where it says True, training ends at once and the last whole epoch can be resumed
+) -> Bundled:                           # after Ctrl-C the training can be resumed
+    "Train a vocoder for a model on a folder of sounds and put it into the model's file"
+    path = Path(model) if Path(model).is_file() else ModelLibrary(models_folder(models_dir)).get(model).path
+    loaded = load_model(path)
+    name, own = loaded.metadata.name, loaded.vocoder_state
+    unfinished = own and own.get('checkpoint')
+    if resume and not unfinished: raise UserError(f'There is no unfinished vocoder training in {path}: train without resuming.')
+    if unfinished and not resume and not force: raise UserError(f'A vocoder training of {name!r} is unfinished: resume it (--resume, resume=True), or begin a new one (--force, force=True).')
+    if own and not unfinished and not force: raise UserError(f"{name!r} has a {own['type']} vocoder already: --force (force=True) replaces it.")
+    for k, v in dict(steps=steps, minutes=minutes, epochs=epochs, checkpoint_interval=checkpoint_interval).items():
+        if v is not None and not 0 < v < math.inf: raise UserError(f'{k} is {v}, must be a number above 0.')
+    if epochs is not None and steps is not None: raise UserError('Give epochs or steps, not both.')
+    if not isinstance(corpus, Corpus): corpus = Corpus(corpus)
+    if resume:
+        try: cfg = VocoderConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in unfinished['training_config'].items()}, batch=unfinished['batch'])
+        except (KeyError, TypeError, AttributeError) as e: raise UserError(f'The unfinished vocoder training in {path} has no settings that can be read: begin a new one (--force, force=True).') from e
+    else:
+        judges = discriminators or ('none' if type == 'fourier' else 'full' if choose_device(device).type == 'cuda' else 'small')
+        cfg = VocoderConfig(type, batch_size, lr=lr, discriminators=judges, seed=seed)
+    task = VocoderTraining(corpus, loaded.spectrogram.cfg, cfg, device)
+    if epochs: steps = epochs*task.epoch
+    ahead = task.plan(steps, minutes) if plan or task.together else None
+    if task.together: steps, minutes = ahead.steps, None                  # clocks differ from process to process
+    if not task.first: plan = progress = preview = None                  # one speaks for all
+    if plan: plan(ahead)
+    if stop: task.step = _unless(stop, task.step)
+    place = _InModel(path, checkpoint_interval)
+    place.task, place.before = task, own if own and (not unfinished or own['training_metadata'].get('finished')) else None
+    task.wait()                                                           # all have read the file before one writes it
+    for rec in fit(task, steps, minutes, place, resume):
+        if preview: preview(*task.preview())
+        if progress: progress(rec)
+    state = task.vocoder_state(place.last)
+    state['training_metadata']['finished'] = True
+    place.put(state)
+    task.wait()
+    about, last = state['training_metadata'], load_model(path)
+    return Bundled(path, last.metadata.name, cfg.type, about['epochs'], about['steps'], about['final_loss'], about['held_out'], about['griffin_lim'], about['base'], resolve_vocoder(last).why)

@@ -10,8 +10,8 @@ from pathlib import Path
 from pickle import UnpicklingError
 
 # %% auto #0
-__all__ = ['CHECKPOINT_MARKER', 'CHECKPOINT_VERSION', 'TrainConfig', 'Record', 'crops', 'VAETraining', 'save_checkpoint',
-           'read_checkpoint', 'fit']
+__all__ = ['PRESETS', 'CHECKPOINT_MARKER', 'CHECKPOINT_VERSION', 'TrainConfig', 'Record', 'preset', 'crops', 'VAETraining',
+           'save_checkpoint', 'read_checkpoint', 'fit']
 
 # %% ../nbs/06_train.ipynb #52400f5c
 import torch
@@ -35,8 +35,13 @@ class TrainConfig:
     free_bits: float = .05     # nats each latent number may carry for nothing
     ema: float = .99           # decay of the running mean of the weights, which is what is kept
     gain: float = 6.           # dB; every crop is made up to so much louder or quieter
+    colour: float = 3.         # dB; every crop is coloured by a smooth random curve over the mel rows, so much of it on average
+    mix: float = .3            # share of the crops that get another one laid over them, quieter by up to 17 dB
     hold_out: float = .15      # share of the files kept aside to measure on
     epoch: int = 50            # steps in an epoch
+    length: float = 1.         # share of the steps that a corpus calls for, where no budget is given
+    patience: int = 20         # epochs without a better held-out score after which training ends; 0: it goes on
+    bf16: bool = True          # on a GPU, convolve in bfloat16
     seed: int = 0              # of weights, crops and noise
 
     def __post_init__(self):
@@ -46,6 +51,9 @@ class TrainConfig:
             if not isinstance(v, int) or isinstance(v, bool) or v < 1: raise UserError(f'TrainConfig: {k} is {v!r}, must be a whole number above 0.')
         if not self.lr > 0: raise UserError(f'TrainConfig: lr is {self.lr}, must be above 0.')
         if not 0 <= self.hold_out < 1: raise UserError(f'TrainConfig: hold_out is {self.hold_out}, must be at least 0 and below 1.')
+        if not self.length > 0: raise UserError(f'TrainConfig: length is {self.length}, must be above 0.')
+        if not isinstance(self.patience, int) or self.patience < 0: raise UserError(f'TrainConfig: patience is {self.patience!r}, must be a whole number, 0 or more.')
+        if not 0 <= self.mix <= 1: raise UserError(f'TrainConfig: mix is {self.mix}, must be from 0 to 1.')
         if not 0 <= self.ema < 1: raise UserError(f'TrainConfig: ema is {self.ema}, must be at least 0 and below 1.')
 
 @dataclass
@@ -57,9 +65,31 @@ class Record:
     parts: dict                # the loss's named parts, their mean over the epoch
     held_out: float | None     # error on the held-out sounds, lower is better; None when nothing is held out
     best: bool                 # whether these weights are the ones that would be kept now
+    reference: float | None = None  # the same error without any training, where there is such a thing
+    overfit: int | None = None # the epoch since which the held-out score has grown no better, once that is five epochs or more
     eta: float | None = field(default=None, compare=False) # seconds to go
 
 # %% ../nbs/06_train.ipynb #1ca53103
+PRESETS = dict(
+    conservative=dict(length=.6, kl_weight=.04, gain=9., colour=4., mix=.5),  # few sounds: a plainer latent, more made of what there is, an early end
+    balanced=dict(),
+    aggressive=dict(length=2., kl_weight=.008),                               # many sounds or a GPU: a latent that says more, longer training
+)
+
+def preset(
+    name: str,             # 'auto', 'conservative', 'balanced' or 'aggressive'
+    corpus: Corpus = None, # what 'auto' goes by
+    device: str = 'cpu',
+    **changes,             # of single settings
+) -> TrainConfig:
+    "Settings by name; 'auto' is conservative under 12 files, aggressive from 100 on (30 on a GPU)"
+    if name not in (*PRESETS, 'auto'): raise UserError(f'There is no preset {name!r}: choose auto, {", ".join(PRESETS)}.')
+    if name == 'auto':
+        n, many = 12 if corpus is None else len(corpus), 100 if choose_device(device).type == 'cpu' else 30
+        name = 'conservative' if n < 12 else 'aggressive' if n >= many else 'balanced'
+    return TrainConfig(**PRESETS[name] | changes)
+
+# %% ../nbs/06_train.ipynb #595f7db3
 def crops(
     mels,           # list of (m,f) log mels
     frames: int,
@@ -76,7 +106,7 @@ def _crop(m, a, frames, silence):
     m = m[:, a:a + frames]
     return torch.nn.functional.pad(m, (0, frames - m.shape[1]), value=silence)
 
-# %% ../nbs/06_train.ipynb #d4a9d060
+# %% ../nbs/06_train.ipynb #656b1720
 class VAETraining:
     "A `ConvVAE` in training on a corpus"
     kind = 'vae'
@@ -93,7 +123,7 @@ class VAETraining:
         self.train_files, self.held_files = corpus.split(cfg.hold_out, cfg.seed)
         mels = [self._mel(corpus[i]) for i in range(len(corpus))]
         train = [mels[i] for i in self.train_files]
-        vae = (vae or VAEConfig(n_mels=mel.n_mels, silence=self.mel.silence)).fitted(train)
+        vae = (vae or VAEConfig(n_mels=mel.n_mels, silence=self.mel.silence, level=4)).fitted(train)
         self.net, self.average = (ConvVAE(vae, cfg.seed).to(self.device) for _ in range(2))
         self.kept = self._copy()
         self.opt = torch.optim.AdamW(self.net.parameters(), cfg.lr, betas=(.9, .99))
@@ -102,7 +132,7 @@ class VAETraining:
         self.weights = torch.tensor([max(1., m.shape[1]/cfg.frames)**.5 for m in train])
         held = [mels[i] for i in self.held_files]
         self.held = crops(held, cfg.frames, self.mel.silence) if held else None
-        self.epoch, self.default_steps = cfg.epoch, default_steps(corpus)
+        self.epoch, self.patience, self.default_steps = cfg.epoch, cfg.patience, round(default_steps(corpus)*cfg.length)
         self.corpus = dict(name=corpus.folder.name, fingerprint=corpus.fingerprint, n_files=len(corpus), seconds=corpus.seconds)
         self.done = 0                                                         # steps
 
@@ -111,17 +141,21 @@ class VAETraining:
 
     def _copy(self): return {k: v.detach().clone() for k, v in self.average.state_dict().items()}
 
-# %% ../nbs/06_train.ipynb #4559e8c3
+# %% ../nbs/06_train.ipynb #0465458d
 @patch
 def batch(self: VAETraining): # (b,m,frames)
-    "Crops of random sounds from random places, made louder or quieter"
+    "Crops of random sounds from random places, louder or quieter, coloured as if by another loudspeaker, some with another one underneath"
     g, c = self.random, self.cfg
     files = torch.multinomial(self.weights, c.batch, replacement=True, generator=g).tolist()
     where, gain = torch.rand(2, c.batch, generator=g)
     last = [max(0, self.mels[i].shape[1] - c.frames//2) if self.mels[i].shape[1] > c.frames else 0 for i in files]
     x = torch.stack([_crop(self.mels[i], int(u*(n + 1)), c.frames, self.mel.silence) for i, u, n in zip(files, where.tolist(), last)])
-    nats = ((2*gain - 1)*c.gain*math.log(10)/20).to(self.device)
-    return (x + nats[:, None, None]).clamp(min=self.mel.silence)
+    curve = torch.nn.functional.interpolate(c.colour*torch.randn(c.batch, 1, 9, generator=g), size=x.shape[1], mode='linear', align_corners=True)
+    nats = ((2*gain[:, None] - 1)*c.gain + curve[:, 0])*math.log(10)/20
+    x = x + nats[:, :, None].to(self.device)
+    order, laid, down = torch.randperm(c.batch, generator=g), torch.rand(c.batch, generator=g) < c.mix, -2*torch.rand(c.batch, generator=g)
+    under = torch.where(laid, down, -torch.inf).to(self.device)
+    return torch.logaddexp(x, x[order.to(self.device)] + under[:, None, None]).clamp(min=self.mel.silence)
 
 @patch
 def step(self: VAETraining) -> dict:
@@ -130,7 +164,8 @@ def step(self: VAETraining) -> dict:
     for group in self.opt.param_groups: group['lr'] = c.lr*min(1, (n + 1)/c.lr_warmup)
     x = self.batch()
     noise = self.random if self.device.type == 'cpu' else make_generator(int(torch.randint(2**62, (), generator=self.random)), self.device)
-    parts = vae_loss(self.net, x, noise, c.kl_weight*min(1, n/c.kl_warmup), c.free_bits)
+    with torch.autocast(self.device.type, torch.bfloat16, enabled=c.bf16 and self.device.type == 'cuda'):
+        parts = vae_loss(self.net, x, noise, c.kl_weight*min(1, n/c.kl_warmup), c.free_bits)
     self.opt.zero_grad(set_to_none=True)
     parts['loss'].backward()
     clip_grad_norm_(self.net.parameters(), 1.)
@@ -141,7 +176,7 @@ def step(self: VAETraining) -> dict:
         for a, p in zip(self.average.parameters(), self.net.parameters()): a.lerp_(p, 1 - decay)
     return {k: v.item() for k, v in parts.items()}
 
-# %% ../nbs/06_train.ipynb #656b1720
+# %% ../nbs/06_train.ipynb #90792b12
 @patch
 @torch.no_grad()
 def score(self: VAETraining) -> float | None:
@@ -162,7 +197,7 @@ def model(self: VAETraining) -> ConvVAE:
     net.load_state_dict(self.kept)
     return net.eval().requires_grad_(False)
 
-# %% ../nbs/06_train.ipynb #0465458d
+# %% ../nbs/06_train.ipynb #879fa627
 @patch
 def identity(self: VAETraining) -> dict:
     "What must agree for a checkpoint to be this training's"
@@ -182,19 +217,22 @@ def load(self: VAETraining, s: dict):
     self.kept = {k: v.to(self.device) for k, v in s['model_state_dict'].items()}
     self.done = s['done']
 
-# %% ../nbs/06_train.ipynb #5c315b78
+# %% ../nbs/06_train.ipynb #ac11b077
 CHECKPOINT_MARKER, CHECKPOINT_VERSION = 'distill_checkpoint', 1
 
 def save_checkpoint(path, task, progress: dict):
-    "Write everything `task` needs to go on"
+    "Write everything `task` needs to go on; `path` may be anything with a `save` of its own"
+    d = dict(format=CHECKPOINT_MARKER, version=CHECKPOINT_VERSION, kind=task.kind, **task.identity(), **task.state(), **progress)
+    if hasattr(path, 'save'): return path.save(d)
     data = io.BytesIO()                         # torch hides a full disk behind an error of its own
-    torch.save(dict(format=CHECKPOINT_MARKER, version=CHECKPOINT_VERSION, kind=task.kind, **task.identity(), **task.state(), **progress), data)
+    torch.save(d, data)
     with atomic_write(path) as tmp: tmp.write_bytes(data.getbuffer())
 
 def read_checkpoint(
     path,
 ) -> dict:
     "The contents of a checkpoint; `MissingFile` or `UserError` says why it cannot be used"
+    if hasattr(path, 'read'): return path.read()
     path = Path(path)
     if not path.is_file(): raise MissingFile(f'There is no checkpoint {path}: train without resuming to begin one.')
     try: d = torch.load(path, map_location='cpu', weights_only=True)
@@ -214,12 +252,12 @@ def _same_training(path, d, task):
             was, now = (str(x)[:40] for x in (d[part].get(k), v))
             raise UserError(f'The checkpoint {path} was made with {k} = {was}, not {now}: give that, or delete the checkpoint and train from the start.')
 
-# %% ../nbs/06_train.ipynb #8f61e143
+# %% ../nbs/06_train.ipynb #3ade3d35
 def fit(
     task,                          # a `VAETraining`, or anything with its `step`, `score`, `keep`, `state`, `load`, `identity`
     steps: int | None = None,      # optimiser steps in all, those before a resume counted in
     minutes: float | None = None,  # of training in all, likewise
-    checkpoint=None,               # a `.pt` file, written at once and after every epoch
+    checkpoint=None,               # a `.pt` file, or anything with `save` and `read`; written at once and after every epoch
     resume: bool = False,          # go on from `checkpoint`
 ):                                 # yields a `Record` after every epoch
     "Train, yielding a `Record` per epoch; stops when the budget is used or the caller stops asking"
@@ -240,8 +278,9 @@ def fit(
         if checkpoint: save_checkpoint(checkpoint, task, at)
         rec.eta = _seconds_left(rec, steps, minutes)
         yield rec
+        if (patience := getattr(task, 'patience', 0)) and rec.overfit and rec.epoch - rec.overfit >= patience: return
 
-# %% ../nbs/06_train.ipynb #ea7cfe9c
+# %% ../nbs/06_train.ipynb #d6f137e2
 def _train_epoch(task, at, checkpoint):
     "Steps up to the end of the epoch; on Ctrl-C a checkpoint, then KeyboardInterrupt"
     wall, cpu = time.perf_counter(), time.process_time()
@@ -262,9 +301,11 @@ def _close_epoch(task, at) -> Record:
     held, history = task.score(), at['training_history']
     best = held is None or held <= min(h['held_out'] for h in history if h['held_out'] is not None) if history else True
     if best: task.keep()
-    rec = Record(task.done//task.epoch, task.done, at['seconds'], {k: v/task.epoch for k, v in at['sums'].items()}, held, best)
+    rec = Record(task.done//task.epoch, task.done, at['seconds'], {k: v/task.epoch for k, v in at['sums'].items()}, held, best, getattr(task, 'reference', None))
+    last = rec.epoch if best else max(h['epoch'] for h in history if h['best'])
+    rec.overfit = last if rec.epoch - last >= 5 else None
     at['sums'] = {}
-    history.append({k: v for k, v in asdict(rec).items() if k != 'eta'})
+    history.append({k: v for k, v in asdict(rec).items() if k != 'eta' and (v is not None or k not in ('reference', 'overfit'))})
     return rec
 
 def _seconds_left(rec, steps, minutes):

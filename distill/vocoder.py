@@ -4,15 +4,17 @@
 
 # %% ../nbs/08_vocoder.ipynb #7bba631f
 from __future__ import annotations
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 # %% auto #0
-__all__ = ['GriffinLim', 'resolve_vocoder']
+__all__ = ['GriffinLim', 'Base', 'Own', 'load_vocoder', 'resolve_vocoder']
 
 # %% ../nbs/08_vocoder.ipynb #9688533e
 import torch
 from .core import UserError
 from .mel import Mel, griffin_lim
+from .models.fourier import Fourier, FourierConfig
+from .models.hifigan import HiFiGAN, HiFiGANConfig, in_chunks
 
 # %% ../nbs/08_vocoder.ipynb #c56c3f66
 @dataclass
@@ -31,17 +33,69 @@ class GriffinLim:
         if not torch.isfinite(mel).all(): raise UserError('This mel has NaN or infinite cells, which have no sound: check the model that made it.')
         return griffin_lim(self.mel, self.mel.magnitude(mel), self.n_iter, seed=seed)
 
-# %% ../nbs/08_vocoder.ipynb #99e847db
+@dataclass
+class Base:
+    "The Fourier vocoder's closed form; deterministic, nothing to train"
+    mel: Mel
+    why: str = ''
+    steps: int = 6   # of Griffin and Lim's
+    net: Fourier = field(init=False, repr=False)
+    name = 'base'
+
+    def __post_init__(self):
+        cfg = self.mel.cfg
+        self.net = Fourier(FourierConfig(n_mels=cfg.n_mels, n_fft=cfg.n_fft, blocks=0, steps=self.steps), cfg).to(self.mel.bank.device)
+
+    def __call__(self, mel, seed: int = 0): # (b,m,f) -> (b,f*hop)
+        "Sound whose mel is `mel`; `seed` chooses the phases of its noise"
+        return self.net(mel, seed)
+
+@dataclass
+class Own:
+    "A vocoder trained for one corpus"
+    net: Fourier | HiFiGAN
+    name: str        # 'fourier' or 'hifigan_v2'
+    why: str = ''
+
+    def __call__(self, mel, seed: int = 0): # (b,m,f) -> (b,f*hop)
+        "Sound whose mel is `mel`; where phases start at random, `seed` chooses them"
+        return self.net(mel, seed) if self.name == 'fourier' else in_chunks(self.net, mel, 256)
+
+# %% ../nbs/08_vocoder.ipynb #c5937f77
+def load_vocoder(
+    state: dict,    # {type, state_dict, config, training_metadata}, as a model file carries it
+    mel: Mel,       # what the model's pictures are made by
+    why: str = '',
+) -> Own:
+    "The vocoder in a model file; `UserError` when its parts do not fit each other or the model's mel settings"
+    made_for = state['training_metadata'].get('mel_key')
+    if made_for != mel.cfg.key: raise UserError(f"This model's vocoder was made for other mel settings ({made_for}, the model has {mel.cfg.key}): train it again, or use 'base' or 'griffin-lim'.")
+    kind = state['type']
+    try:
+        net = Fourier(FourierConfig(**state['config']), mel.cfg, seed=None) if kind == 'fourier' else HiFiGAN(HiFiGANConfig(**state['config']), seed=None)
+        net.load_state_dict({k: v.float() for k, v in state['state_dict'].items()}, assign=True)
+    except (TypeError, RuntimeError, ValueError, AttributeError) as e:
+        raise UserError(f"This model's {kind} vocoder does not fit its own settings ({str(e).splitlines()[0][:100]}): train it again, or use 'base' or 'griffin-lim'.") from e
+    if kind == 'hifigan_v2' and (net.cfg.n_mels, net.cfg.hop) != (mel.cfg.n_mels, mel.cfg.hop): raise UserError(f"This model's vocoder takes {net.cfg.n_mels} mel rows and a hop of {net.cfg.hop}, the model has {mel.cfg.n_mels} and {mel.cfg.hop}: train it again, or use 'base' or 'griffin-lim'.")
+    if not all(torch.isfinite(v).all() for v in net.state_dict().values()): raise UserError(f"This model's {kind} vocoder has NaN or infinite weights: train it again, or use 'base' or 'griffin-lim'.")
+    net = net.to(mel.bank.device)
+    return Own(net.fuse() if kind == 'hifigan_v2' else net.eval().requires_grad_(False), kind, why)
+
+# %% ../nbs/08_vocoder.ipynb #e7a7c2de
 def resolve_vocoder(
     loaded,               # a loaded model: its `spectrogram` and `vocoder_state` are looked at
     which: str = 'auto',  # 'auto', 'own', 'base' or 'griffin-lim'
 ):                        # a vocoder: callable, with `name` and `why`
     "The vocoder to use for a model, and why"
-    own = loaded.vocoder_state
-    if which == 'own' and own is None: raise UserError("This model has no vocoder of its own: use 'griffin-lim' or 'auto'.")
-    if which == 'own': raise UserError(f"This version of distill cannot play the {own['type']} vocoder in this model: use 'griffin-lim' or 'auto'.")
-    if which == 'base': raise UserError("No base vocoder comes with distill: none has measured better than Griffin-Lim so far; use 'griffin-lim' or 'auto'.")
-    why = {'griffin-lim': 'it was asked for',
-           'auto': 'this model has no vocoder of its own' if own is None else f"this version of distill cannot play the model's own {own['type']} vocoder"}
-    if which not in why: raise UserError(f"There is no vocoder {which!r}: use 'auto', 'own', 'base' or 'griffin-lim'.")
-    return GriffinLim(loaded.spectrogram, f'Griffin-Lim, because {why[which]}.')
+    own, mel = loaded.vocoder_state, loaded.spectrogram
+    if which == 'own':
+        if own is None: raise UserError("This model has no vocoder of its own: train one (distill train-vocoder), or use 'base', 'griffin-lim' or 'auto'.")
+        return load_vocoder(own, mel, f"The model's own {own['type']} vocoder, because it was asked for.")
+    if which == 'griffin-lim': return GriffinLim(mel, 'Griffin-Lim, because it was asked for.')
+    if which == 'base': return Base(mel, 'The base vocoder, because it was asked for.')
+    if which != 'auto': raise UserError(f"There is no vocoder {which!r}: use 'auto', 'own', 'base' or 'griffin-lim'.")
+    if own is None: return Base(mel, 'The base vocoder, because this model has no vocoder of its own.')
+    score, base = (own['training_metadata'].get(k) for k in ('held_out', 'base'))
+    if not all(isinstance(v, (int, float)) for v in (score, base)): return Base(mel, f"The base vocoder, because the model's own {own['type']} was never measured on sounds it had not learned.")
+    if not score < base: return Base(mel, f"The base vocoder, because the model's own {own['type']} measured worse on held-out sounds ({score:.3f} against {base:.3f}).")
+    return load_vocoder(own, mel, f"The model's own {own['type']} vocoder, because it measured better on held-out sounds than the base ({score:.3f} against {base:.3f}).")

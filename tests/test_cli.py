@@ -170,3 +170,111 @@ def test_same_samples_from_command_and_python(place, tmp_path):
     again = generate(load_model(made.path), {'other 1': 4}, .5, 3).save(tmp_path/'again.flac')
     assert (sf.read(take['path'], dtype='int32')[0] == sf.read(again, dtype='int32')[0]).all()
     assert take['vocoder'] == 'griffin-lim' and take['seed'] == 3 and take['seconds'] == .5
+
+
+# --- what the commands say of themselves
+
+def commands():
+    "Every command there is: its words, and the object"
+    import typer
+    from distill.cli.app import app
+    def walk(words, group):
+        for name, c in group.commands.items():
+            if hasattr(c, 'commands'): yield from walk([*words, name], c)
+            else: yield ' '.join([*words, name]), c
+    return list(walk([], typer.main.get_command(app)))
+
+
+def examples(command):
+    "The lines of a command's help that begin with `distill`"
+    import re, textwrap
+    text = textwrap.dedent(command.help.replace('\b', ''))
+    return [m.strip() for m in re.findall(r'(?:Examples?:\s*|^\s*)(distill .+)$', text, re.M)]
+
+
+@pytest.fixture(scope='module')
+def rehearsal(place, tmp_path_factory):
+    "A home as the examples have it: sounds in ~/sounds/rain, a library with the models they name"
+    from dataclasses import replace
+    from distill import ConvVAE, MelConfig, VAEConfig, load_model, save_model
+    from distill.models import ModelMetadata
+    home = tmp_path_factory.mktemp('home')
+    shutil.copytree(place[0]/'sounds', home/'sounds'/'rain')
+    m = load_model(place[1].path)
+    sliders = (replace(m.analysis.sliders[0], name='brightness'), *(replace(s, name=f'other {i + 1}') for i, s in enumerate(m.analysis.sliders[1:])))
+    save = lambda net, mel, *a: save_model(net, mel, {}, *a)
+    save(m.model, m.spectrogram.cfg, ModelMetadata('rain'), home/'models', replace(m.analysis, sliders=sliders))
+    for name, i in (('Rain on tin', '1a2b0001'), ('Rain at sea', '3c4d0002')):
+        save(ConvVAE(VAEConfig(channels=16)), MelConfig(), ModelMetadata(name, i), home/'models')
+    return home
+
+
+def test_every_example_in_the_help_runs(rehearsal, monkeypatch):
+    "As it stands in the help, in the order of the help; what trains is only told to stop early"
+    import shlex
+    from typer.testing import CliRunner
+    from distill.cli.app import app
+    monkeypatch.chdir(rehearsal)
+    monkeypatch.setenv('HOME', str(rehearsal)); monkeypatch.setenv('DISTILL_MODELS', str(rehearsal/'models'))
+    for words, command in commands():
+        lines = examples(command)
+        assert lines, f'distill {words} --help has no example'
+        for line in lines:
+            assert line.startswith(f'distill {words}'), line
+            few = ['--steps', '50'] if any('--steps' in p.opts for p in command.params) and '--steps' not in line else []
+            args = [os.path.expanduser(a) for a in shlex.split(line)[1:]] + few
+            if words == 'train': args += ['--device', 'cpu', '--models-dir', 'trained']        # the library has a rain already
+            r = CliRunner().invoke(app, args)
+            assert r.exit_code == 0, f'{line}\n{r.stdout}{r.stderr}{r.exception!r}'
+
+
+def test_json_is_documented_wherever_it_is_offered():
+    assert not [w for w, c in commands() if any('--json' in p.opts for p in c.params) and 'JSON:' not in c.help]
+
+
+def test_commands_and_functions_agree():
+    "The same names and the same defaults at both doors"
+    import inspect
+    from distill.generation import generate
+    from distill.models.persistence import load_model
+    from distill.pipeline import train_model
+    doors = dict(commands())
+    for words, functions in {'train': [train_model], 'generate': [load_model, generate]}.items():
+        there = {n: p.default for f in functions for n, p in inspect.signature(f).parameters.items()}
+        here = {p.name: p.default for p in doors[words].params if not p.required}
+        both = here.keys() & there.keys()
+        assert {'train': {'steps', 'minutes', 'seed', 'resume', 'device'}, 'generate': {'seconds', 'seed', 'vocoder', 'device'}}[words] <= both
+        assert {n: here[n] for n in both} == {n: there[n] for n in both}, words
+
+
+def test_every_option_is_explained():
+    assert not [(w, p.name) for w, c in commands() for p in c.params if p.name != 'help' and not p.help]
+
+
+def test_exit_codes(place, tmp_path):
+    "0 done, 1 the user's mistake, 2 a wrong command line (130, interrupted: see the test of resuming)"
+    home, made = place
+    codes = [run(*a).returncode for a in ([], ['model', 'info', made.path], ['generate', 'nobody', '--models-dir', tmp_path], ['generate'], ['sing'], ['generate', 'x', '--louder'])]
+    assert codes == [0, 0, 1, 2, 2, 2]
+
+
+def test_progress_is_on_a_terminal_only():
+    "A bar where somebody watches; elsewhere a line every tenth, and nothing that moves the cursor"
+    import pty
+    code = """
+from distill.cli.shell import Progress
+with Progress('Training') as p:
+    for i in range(1001): p.show(i/1000, f'step {i}, 0:07 to go')
+"""
+    r = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
+    assert r.stdout == '' and '\x1b' not in r.stderr and '\r' not in r.stderr and len(r.stderr.splitlines()) == 11, r.stderr
+    seen, (own, other) = b'', pty.openpty()
+    p = subprocess.Popen([sys.executable, '-c', code], stderr=other, stdin=subprocess.DEVNULL, env={**os.environ, 'TERM': 'xterm', 'COLUMNS': '120'})
+    os.close(other)
+    while True:
+        try: data = os.read(own, 4096)
+        except OSError: break                       # the other end is closed
+        if not data: break
+        seen += data
+    os.close(own)
+    assert p.wait() == 0 and b'\x1b' in seen and b'100 %' in seen and b'to go' in seen and seen.count(b'\n') < 40, seen

@@ -14,10 +14,13 @@ from distill.library.catalog import ModelLibrary, ModelMetadata, VocoderInfo
 from distill.models.persistence import load_model, save_model
 from distill.models.vae import VAEConfig
 from distill.train import TrainConfig, VAETraining, fit, read_checkpoint
-from distill.ui import CorpusPanel, LibraryPanel, ModelPanel, Player, TrainPanel, _lazy, loss_curves
+from distill.takes import History, presets
+from distill.ui import CorpusPanel, LibraryPanel, ModelPanel, Player, TrainPanel, VocoderPanel, _lazy, loss_curves
 from distill.ui.corpus import receive
 from distill.ui.parts import Rows, is_shown
-from distill.ui.train import Training, stop_all, unfinished_model
+from distill.ui.train import Training, unfinished_model
+from distill.ui.vocoder import VocoderTraining, unfinished
+from distill.ui.work import Work
 
 @pytest.fixture(scope='module')
 def sounds(tmp_path_factory):
@@ -66,7 +69,7 @@ def use(w):
 
 INPUTS = {  # controls that are read when a button is pressed: what shows that they were
     'seconds': lambda p: len(p.takes[0].sound), 'seed': lambda p: p.takes[0].sound.info['seed'], 'count': lambda p: len(p.takes),
-    'next_seeds': lambda p: p.seed.value}
+    'next_seeds': lambda p: p.seed.value, 'density': lambda p: p.takes[0].sound.info.get('density'), 'width': lambda p: p.takes[0].sound.samples.ndim}
 
 @pytest.mark.parametrize('name', INPUTS)
 def test_generate_reads_every_setting(made, name):
@@ -77,10 +80,40 @@ def test_generate_reads_every_setting(made, name):
         return INPUTS[name](p)
     assert after(True) != after(False)
 
+def test_generate_reads_the_vocoder_and_the_sound_to_vary(made, sounds):
+    p = ModelPanel(load_model(made)); p.seconds.value = .2
+    p.vocoder.value = 'griffin-lim'; p.make.click()
+    assert p.takes[0].sound.info['vocoder'] == 'griffin-lim'
+    p.vocoder.value = 'own'; p.make.click()
+    assert 'no vocoder of its own' in p.said
+    p.vocoder.value = 'auto'; p.make.click()
+    assert p.takes[0].sound.info['vocoder'] == 'base'
+    file = sorted(sounds.rglob('*.wav'))[0]
+    p.like.value = str(file); length = p.seconds.value; p.variation.value = 0.; p.make.click()
+    same, p.seed.value = p.takes[0].sound, 5
+    assert len(same) == round(length*48_000) and same.info['like']['file'] == str(file) and is_shown(p.variation)
+    p.make.click(); assert (np.asarray(p.takes[0].sound) == np.asarray(same)).all()         # without variation no seed is heard
+    p.variation.value = 1.; p.make.click(); assert len(p.takes[0].sound) == len(same) and (np.asarray(p.takes[0].sound) != np.asarray(same)).any()
+
+def test_takes_go_into_the_history(made, tmp_path):
+    (tmp_path/'lib').mkdir(); path = tmp_path/'lib'/'Rain.distillgan'; path.write_bytes(made.read_bytes())
+    p = ModelPanel(path); p.seconds.value, p.count.value = .2, 2; p.make.click()
+    p.takes[0].keep.click(); p.make.click()
+    df = History(tmp_path/'lib').df()
+    assert len(df) == 4 and list(df.seed[df.kept]) == [0]
+    assert torch.equal(read_audio(p.kept[0].file)[0], torch.from_numpy(p.history.sound(p.kept[0].file).samples)[None])
+    p.kept[0].drop.click(); assert not History(tmp_path/'lib').df().kept.any()
+    p.history.limit = 1; p.make.click(); assert 'history is full' in p.said and len(p.takes) == 2
+    for f in sorted((tmp_path/'lib'/'history').rglob('*'), reverse=True): f.rmdir() if f.is_dir() else f.unlink()
+    (tmp_path/'lib'/'history').rmdir(); (tmp_path/'lib'/'history').write_text('in the way')
+    p.make.click(); assert len(p.takes) == 2 and isinstance(p.trouble, UserError)             # said, and the takes are there to hear
+    p.takes[0].vary.click(); assert 'in no history' in p.said
+    p.takes[0].export.click(); assert 'Exported' in p.said
+
 def test_every_control_of_the_model_panel(made, tmp_path):
     p = ModelPanel(load_model(made), tmp_path/'out')
     p.seconds.value = .2; p.make.click(); p.make.click(); p.takes[0].keep.click(); p.make.click()
-    read = [getattr(p, n) for n in (*INPUTS, 'format', 'preset_name', 'folder', 'preset', 'preset_load', 'preset_delete', 'slot')]      # all but the first four: below
+    read = [getattr(p, n) for n in (*INPUTS, 'vocoder', 'like', 'variation', 'format', 'preset_name', 'folder', 'preset', 'preset_load', 'preset_delete', 'slot')]      # above, and below
     read += [r.lock for r in p.sliders.values()]
     for c in controls(p):
         if c in read or not is_shown(c) or c not in controls(p): continue             # hidden, or in a take that gave way
@@ -94,7 +127,7 @@ def test_every_control_of_the_model_panel(made, tmp_path):
     p.preset_name.value = 'two'; p.preset_save.click()
     assert p.preset.value == 'two' and p.values()['sliders'] == {}
     p.preset.value = 'one'; p.preset_load.click(); assert p.values()['sliders']
-    p.preset_delete.click(); assert list(ModelPanel(made).presets) == ['two']
+    p.preset_delete.click(); assert list(presets(made)) == ['two'] and ModelPanel(made).preset.options == ('two',)
     a = p.values(); p.slot.value = 'B'; p.centre.click(); b = p.values(); p.slot.value = 'A'
     assert p.values() == a != b
     for r in p.sliders.values(): r.lock.value = True
@@ -122,7 +155,7 @@ def test_every_control_of_the_library_panel(library):
     assert len(p.found) == len(p.library)
 
 def test_every_button_has_a_handler(made, library, sounds):
-    panels = ModelPanel(load_model(made)), LibraryPanel(library), CorpusPanel(sounds), TrainPanel(sounds, 'x', library)
+    panels = ModelPanel(load_model(made)), LibraryPanel(library), CorpusPanel(sounds), TrainPanel(sounds, 'x', library), VocoderPanel(library)
     for p in panels:
         for c in controls(p):
             if isinstance(c, W.Button): assert len(c._click_handlers.callbacks) == 1, c.description
@@ -133,9 +166,9 @@ def test_every_button_has_a_handler(made, library, sounds):
 
 def test_still_pages(made, library, sounds):
     "Tables, pictures and players, and nothing that lives"
-    m, l, c, t = ModelPanel(load_model(made)), LibraryPanel(library), CorpusPanel(sounds), TrainPanel(sounds, 'x', library)
+    m, l, c, t, v = ModelPanel(load_model(made)), LibraryPanel(library), CorpusPanel(sounds), TrainPanel(sounds, 'x', library), VocoderPanel(library, 'Rain')
     m.make.click(); c.map.selected = 0; l.select('Rain')
-    for p, wants in ((m, ('<audio', '<img', 'of variety')), (l, ('<table', 'HiFi-GAN', 'Harbour')), (c, ('<img', '<audio', '16 of 16 files')), (t, ('steps, about',))):
+    for p, wants in ((v, ('Rain', 'base vocoder', 'Choose a model and a folder')), (m, ('<audio', '<img', 'of variety')), (l, ('<table', 'HiFi-GAN', 'Harbour')), (c, ('<img', '<audio', '16 of 16 files')), (t, ('steps, about',))):
         d = p._repr_mimebundle_()
         assert all(w in d['text/html'] for w in wants)
         assert p.model_id not in d['text/html'] and len(d['text/html']) < 300_000
@@ -220,7 +253,7 @@ def test_a_training_that_fails_says_so(sounds, tmp_path):
     p = TrainPanel(sounds, 'x', tmp_path/'file')
     (tmp_path/'file').write_text('')
     p.start.click(); p.training.wait(60)
-    assert p.training.state == 'failed' and 'Cannot write' in p.said and not Training.running
+    assert p.training.state == 'failed' and 'Cannot write' in p.said and not Work.running
 
 def test_stop_now_leaves_a_whole_checkpoint(sounds, tmp_path):
     p = TrainPanel(sounds, 'x', tmp_path); p.steps.value = 100
@@ -245,6 +278,66 @@ time.sleep(1)"""
     r = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, timeout=120)
     assert r.returncode == 0 and r.stderr == ''
     assert read_checkpoint(tmp_path/'checkpoints'/'x.pt')['done'] == 0 and len(list((tmp_path/'checkpoints').iterdir())) == 1
+
+@pytest.fixture
+def voiced(library, sounds):
+    "A panel for the model that plays, quick to train"
+    return VocoderPanel(library, 'Rain', sounds, batch_size=1, epochs=2)
+
+def test_a_vocoder_training_says_what_it_will_take(voiced, library, sounds):
+    assert 'Finding out' in voiced.cost.value
+    voiced.estimate.wait(60)
+    assert '100 steps, about' in voiced.cost.value and 'not likely to be enough' in voiced.cost.value
+    voiced.minutes.value = .01; voiced.type.value = 'hifigan_v2'              # the second while the first is looked at
+    while voiced.estimate.state == 'running' or voiced.estimate.settings['type'] == 'fourier': time.sleep(.05)
+    assert '1 steps' in voiced.cost.value
+    assert load_model(library/'Rain.distillgan').vocoder_state is None        # asking wrote nothing
+    p = VocoderPanel(library, 'Attic', sounds); assert isinstance(p.trouble, UserError) and p.loaded is None
+    q = VocoderPanel(library, 'Rain', sounds, discriminators='many'); q.estimate.wait(60)
+    assert 'discriminators' in q.said
+
+def test_a_vocoder_is_trained_stopped_resumed_and_replaced(voiced, library, sounds):
+    voiced.estimate.wait(60); voiced.every.value = 1
+    for c in controls(voiced): assert is_shown(c) == (c not in (voiced.stop, voiced.resume, voiced.replace, voiced.yes, voiced.no, voiced.play)), c.description
+    voiced.start.click()
+    other = VocoderPanel(library); assert other.training is voiced.training and other.folder.disabled      # takes up what runs
+    with pytest.raises(UserError, match='is running'): VocoderTraining(voiced.loaded, voiced.corpus)
+    while len(voiced.training.records) < 1: time.sleep(.05)
+    voiced.stop.click(); assert voiced.stop.description == 'Stop now'; voiced.stop.click()
+    assert voiced.training.wait(60) == 'stopped' and is_shown(voiced.resume) and is_shown(other.resume) and not Work.running
+    assert unfinished(load_model(library/'Rain.distillgan'))['done'] == 50 and 'Resume goes on' in other.status.value
+    other.replace.click(); assert '(1 epochs) would be lost' in other.said; other.no.click(); assert other.said == ''
+    other.resume.click(); other.settings = dict(batch_size=1, epochs=2)
+    other.training.stop(now=True); other.training.wait(60)
+    other.resume.click()
+    assert other.training.wait(120) == 'done', other.training.error
+    v = load_model(library/'Rain.distillgan').vocoder_state
+    assert [h['step'] for h in v['training_metadata']['history']] == [50, 100] and 'checkpoint' not in v
+    assert '<img' in other.curves.value and is_shown(other.preview) and len(other.original.sound) == len(other.preview.sound)
+    assert ModelLibrary(library).get('Rain').vocoder.type == 'fourier' and is_shown(other.play) and not is_shown(other.start)
+    other.play.click(); assert other.player.loaded.vocoder_state
+    other.replace.click(); other.yes.click(); assert other.running and not is_shown(other.yes)
+    other.stop.click(); other.stop.click(); other.training.wait(60)
+    kept = load_model(library/'Rain.distillgan').vocoder_state
+    assert torch.equal(kept['state_dict'][k := next(iter(v['state_dict']))], v['state_dict'][k]) and 'checkpoint' in kept        # the old one plays on
+    assert loss_curves(library/'Rain.distillgan', of='vocoder').axes
+
+def test_a_listener_that_fails_ends_no_training(voiced, monkeypatch):
+    voiced.estimate.wait(60)
+    monkeypatch.setattr('distill.ui.vocoder.loss_curves', lambda r: 1/0)
+    voiced.settings['epochs'] = 1; voiced.start.click()
+    assert voiced.training.wait(60) == 'done' and 'ZeroDivisionError' in voiced.said
+
+def test_a_kernel_that_ends_ends_its_vocoder_training(made, sounds, tmp_path):
+    path = tmp_path/'Rain.distillgan'; path.write_bytes(made.read_bytes())
+    code = f"""import time; from distill.ui.vocoder import VocoderPanel
+p = VocoderPanel({str(tmp_path)!r}, 'Rain', {str(sounds)!r}, batch_size=1, epochs=1000)
+p.start.click()
+while not p.training.records: time.sleep(.05)
+p._ask()"""
+    r = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, timeout=120)
+    assert r.returncode == 0 and r.stderr == ''
+    assert unfinished(load_model(path))['done'] >= 50 and [f.name for f in tmp_path.iterdir() if f.suffix not in ('.db', '.db-wal', '.db-shm')] == ['Rain.distillgan']
 
 def test_lazy_names_of_the_panels():
     import importlib, distill.ui

@@ -36,20 +36,61 @@ def test_no_link_is_broken(site):
             if not to.exists() or p.fragment and to in ids and unquote(p.fragment) not in ids[to]: broken.append(f'{f.name}: {u}')
     assert not broken
 
+def test_nothing_comes_from_elsewhere(site):
+    "No page, style or script asks another server for anything; links to other sites are for people to follow"
+    for f in site.rglob('*.html'):
+        s = re.sub(r'<pre.*?</pre>', '', f.read_text(encoding='utf-8'), flags=re.S)
+        asked = re.findall(r'<(?:script|img|audio|video|iframe|source)\b[^>]*?\bsrc="([^"]+)"', s) + re.findall(r'<link\b[^>]*?href="([^"]+)"', s)
+        assert not [u for u in asked if urlparse(u).scheme not in ('', 'data') or urlparse(u).netloc], f.name
+    for f in site.rglob('*.css'):
+        asked = re.findall(r'@import[^;]+;|url\(\s*["\']?(?:https?:)?//[^)]+\)', f.read_text(encoding='utf-8'))
+        assert not asked, f.name
+
+def test_the_map_names_every_module(site):
+    "A contributor finds the room for a change: every exported module stands on the map, with a link to its page"
+    rooms = (site/'rooms.html').read_text(encoding='utf-8')
+    modules = {re.search(r'#\| default_exp (\S+?)(?:\\n|")', t)[1] for f in (ROOT/'nbs').glob('*.ipynb') if '#| default_exp' in (t := f.read_text(encoding='utf-8'))}
+    assert not [m for m in modules if f'distill.{m}</code>' not in rooms]
+
+MAIN = {'index', 'tutorials/your_first_model', 'tutorials/sliders', 'rooms', 'generation', 'ui.model', 'benchmarks', 'explanation/why_these_vocoders'}   # pictures of these to look at
+
 @pytest.mark.skipif(bool(jlab.missing), reason=jlab.missing)
 @pytest.mark.parametrize('dark', [False, True], ids=['light', 'dark'])
 def test_pages_open_from_a_file_path_offline(site, dark):
+    "Every page has its title and its colours, asks nobody for anything, and fits a phone (light only: the widths are the same)"
     jlab.SHOTS.mkdir(exist_ok=True)
     with jlab.browser(dark=dark) as page:
-        asked = []
+        asked, wide = [], []
         page.on('request', lambda r: asked.append(r.url))
         for f in sorted(site.rglob('*.html')):
+            name = f.relative_to(site).with_suffix('').as_posix()
+            page.set_viewport_size(dict(width=1280, height=1000))
             page.goto(f.as_uri())
             page.wait_for_load_state('load')
-            assert page.locator('h1').count(), f'{f.name} has no title'
-            page.screenshot(path=jlab.SHOTS/f'site-{f.stem}-{"dark" if dark else "light"}.png')
+            assert page.locator('h1').count(), f'{name} has no title'
+            shot = jlab.SHOTS/f'site-{name.replace("/", "-")}'
+            if name in MAIN: page.screenshot(path=f'{shot}-{"dark" if dark else "light"}.png')
+            if dark: continue
+            page.set_viewport_size(dict(width=390, height=844))
+            if page.evaluate('document.documentElement.scrollWidth') > 390: wide.append(name)
+            if name in MAIN: page.screenshot(path=f'{shot}-phone.png')
+        assert not wide, f'wider than a phone: {wide}'
         assert not page.errors
         assert not [u for u in asked if urlparse(u).scheme not in ('file', 'data', 'blob')]
         page.goto((site/'index.html').as_uri())
         red, green, blue = (int(x) for x in re.findall(r'\d+', page.evaluate('getComputedStyle(document.body).backgroundColor'))[:3])
         assert (red+green+blue < 384) == dark
+
+@pytest.mark.skipif(bool(jlab.missing), reason=jlab.missing)
+def test_search_finds_and_leads(site):
+    "From a file path, from a page in a folder: typing finds, Enter goes there"
+    with jlab.browser() as page:
+        page.goto((site/'tutorials'/'sliders.html').as_uri())
+        page.keyboard.press('/')
+        page.keyboard.type('padded with silence')
+        first = page.locator('.search-result').first
+        first.wait_for()
+        page.keyboard.press('Enter')
+        page.wait_for_url(re.compile('your_first_model|short_files|audio'))
+        assert 'padded' in page.locator('main').inner_text()
+        assert not page.errors

@@ -49,6 +49,15 @@ def links(s: str, site: str) -> str:
     return re.sub(r'\[(`[^`]+`)\]\(/[\w./-]+\.html[^)]*\)', r'\1', s)
 
 
+def figures(h: str, pics: dict[str, bytes]) -> str:
+    "The pictures of a gallery as a table of one row"
+    found = re.findall(r'<figcaption>(.*?)</figcaption><img alt="([^"]*)" src="data:image/webp;base64,([^"]+)">', h)
+    names = [f'figure-{len(pics) + i}.webp' for i in range(1, len(found) + 1)]
+    for n, (_, _, data) in zip(names, found): pics[n] = base64.b64decode(data)
+    rows = [[c for c, _, _ in found], ['---']*len(found), [f'![{a}]({PICS.name}/{n})' for n, (_, a, _) in zip(names, found)]]
+    return '\n'.join('| ' + ' | '.join(r) + ' |' for r in rows) + '\n\n*(with a player below each, in the page and on the docs site)*'
+
+
 def output(o: dict, pics: dict[str, bytes]) -> str:
     j = lambda v: ''.join(v) if isinstance(v, list) else v
     if o['output_type'] == 'stream': return '' if o['name'] == 'stderr' else f"```\n{j(o['text']).rstrip()}\n```"
@@ -61,6 +70,7 @@ def output(o: dict, pics: dict[str, bytes]) -> str:
         r = [x for x in Table(h).rows if x]
         if len(r) > 1 and not r[0][0] and not any(r[1][1:]): r[0][0] = r.pop(1)[0]      # pandas gives the index's name a row of its own
         return '\n'.join(['| '+' | '.join(r[0])+' |', '|'+'---|'*len(r[0]), *('| '+' | '.join(x)+' |' for x in r[1:])])
+    if '<figure' in h: return figures(h, pics)
     if '<audio' in h: return '*(an audio player, in the page and on the docs site)*'
     if 'text/markdown' in d: return j(d['text/markdown'])
     t = j(d.get('text/plain', ''))

@@ -8,21 +8,37 @@ import sys
 from typing import Annotated
 import typer
 from .. import __version__
-from .generate import generate
+from .doctor import docs, doctor
+from .generate import generate, replay
 from .model import app as model
 from .shell import Commands
 from .train import demo, train
+from .vocoder import train_vocoder
 
 # %% auto #0
 __all__ = ['app', 'main']
 
 # %% ../../nbs/16_cli.app.ipynb #05de3061
-app = typer.Typer(cls=Commands, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None,
-                  help='Train on your own sounds, steer what was learned, keep it in one safe file. Begin with: distill demo')
+_FIRST = """First steps:
+  distill demo                                 the whole way, on sounds that it makes itself
+  distill train ~/sounds/rain --name rain      learn from a folder of yours
+  distill train-vocoder rain ~/sounds/rain     a vocoder of its own, used if it measures better
+  distill generate rain --seconds 3 -n 5       new sounds from what was learned
+  distill doctor                               what this machine can do
+
+Each command explains itself with --help and an example.
+Exit codes: 0 done, 1 a mistake that one sentence explains, 2 a wrong command line, 130 interrupted."""
+
+app = typer.Typer(cls=Commands, invoke_without_command=True, pretty_exceptions_enable=False, rich_markup_mode=None,
+                  help='Train on your own sounds, steer what was learned, keep it in one safe file.', epilog='\b\n' + _FIRST.replace('\n\n', '\n\n\b\n'))
 app.command()(demo)
 app.command()(train)
+app.command()(train_vocoder)
 app.command()(generate)
+app.command()(replay)
 app.add_typer(model, name='model')
+app.command()(doctor)
+app.command()(docs)
 
 def _version(asked: bool):
     if not asked: return
@@ -30,7 +46,8 @@ def _version(asked: bool):
     raise typer.Exit()
 
 @app.callback()
-def _app(version: Annotated[bool, typer.Option('--version', callback=_version, is_eager=True, help='Print the version and stop.')] = False): pass
+def _app(ctx: typer.Context, version: Annotated[bool, typer.Option('--version', callback=_version, is_eager=True, help='Print the version and stop.')] = False):
+    if ctx.invoked_subcommand is None: typer.echo(f'distill {__version__}: train on your own sounds, steer what was learned, keep it in one safe file.\n\n{_FIRST}')
 
 def main():
     "The console command; exit codes: 0 done, 1 the user's mistake, 2 a wrong command line, 130 interrupted"

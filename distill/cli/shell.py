@@ -4,7 +4,8 @@
 
 # %% ../../nbs/12_cli.shell.ipynb #22813904
 from __future__ import annotations
-import json, sys, unicodedata
+import ast, functools, json, sys, unicodedata
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Optional
 import typer
@@ -12,7 +13,7 @@ from typer.core import TyperGroup
 from ..core import UserError
 
 # %% auto #0
-__all__ = ['ModelsDir', 'AsJson', 'Commands', 'note', 'print_json', 'print_table', 'Progress']
+__all__ = ['ModelsDir', 'AsJson', 'Commands', 'note', 'print_json', 'print_table', 'said_of', 'Progress']
 
 # %% ../../nbs/12_cli.shell.ipynb #1af8215d
 class Commands(TyperGroup):
@@ -65,6 +66,24 @@ def _rich_table(columns, rows):
     _console(sys.stdout).print(table)
 
 # %% ../../nbs/12_cli.shell.ipynb #903c074c
+@functools.cache
+def _comments(module: str, function: str) -> dict:
+    "The comments beside the parameters of a function, read from its source"
+    source = Path(find_spec(module).origin).read_text(encoding='utf-8')
+    lines = source.splitlines()
+    defs = [n for n in ast.walk(ast.parse(source)) if isinstance(n, ast.FunctionDef) and n.name == function]
+    return {a.arg: lines[a.end_lineno - 1].partition('#')[2].strip() for n in defs for a in n.args.args + n.args.kwonlyargs}
+
+def said_of(
+    function: str,  # its whole name, such as 'distill.pipeline.train_model'
+    parameter: str,
+) -> str:
+    "What the library's source says of a parameter, as a sentence for a command's help"
+    text = _comments(*function.rsplit('.', 1))[parameter].replace('None:', 'default:')
+    assert text, f'{function} says nothing of {parameter}'
+    return f'{text[0].upper()}{text[1:]}.'
+
+# %% ../../nbs/12_cli.shell.ipynb #b93e6787
 class Progress:
     "A bar on a terminal, a line every tenth elsewhere; on stderr"
     def __init__(self, what: str):

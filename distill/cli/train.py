@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Optional
 import typer
-from .shell import AsJson, ModelsDir, Progress, note, print_json, print_table
+from .shell import AsJson, ModelsDir, Progress, note, print_json, print_table, said_of
 from ..core import write_error
 
 # %% auto #0
@@ -37,20 +37,24 @@ def _train(corpus, name, models_dir, steps, minutes, seed, device, resume, again
         note(f'Interrupted; nothing is lost. {again}')
         raise typer.Exit(130)
 
+def _help(parameter): return said_of('distill.pipeline.train_model', parameter)
+
 def train(
     folder: Annotated[Path, typer.Argument(help='The folder with your sounds; folders inside it count too.')],
-    name: Annotated[str, typer.Option(help='What to call the model.')],
-    minutes: Annotated[Optional[float], typer.Option(help='Train at most so long.')] = None,
-    steps: Annotated[Optional[int], typer.Option(help='Optimiser steps; default: what the corpus calls for.')] = None,
-    seed: Annotated[int, typer.Option(help='The same seed and steps give the same model on the same machine.')] = 0,
-    resume: Annotated[bool, typer.Option('--resume', help='Go on with the unfinished training of this name.')] = False,
-    device: Annotated[str, typer.Option(help="'auto', 'cpu', 'cuda' or 'mps'.")] = 'auto',
+    name: Annotated[str, typer.Option(help=_help('name'))],
+    minutes: Annotated[Optional[float], typer.Option(help=_help('minutes'))] = None,
+    steps: Annotated[Optional[int], typer.Option(help=_help('steps'))] = None,
+    seed: Annotated[int, typer.Option(help=_help('seed'))] = 0,
+    resume: Annotated[bool, typer.Option('--resume', help=_help('resume'))] = False,
+    device: Annotated[str, typer.Option(help=_help('device'))] = 'auto',
     models_dir: ModelsDir = None,
     as_json: AsJson = False,
 ):
     """Train a model on a folder of sounds.
 
     Ctrl-C keeps what was learned: the same command with --resume goes on.
+
+    JSON: {"path", "model_id", "name", "steps", "epochs", "seconds", "cpu_seconds", "held_out"}; held_out is null where nothing was held out.
 
     \b
     Example:

@@ -19,8 +19,8 @@ from ..core import MissingFile, UserError, rename_new, sweep_leftovers, write_er
 # %% auto #0
 __all__ = ['MODEL_FORMAT_MARKER', 'MODEL_FILE_EXTENSION', 'SAVED_MODEL_VERSION', 'MAX_RECORDS', 'MAX_CARD', 'TABLE_COLUMNS',
            'ModelFileError', 'OldModelFile', 'OldModelName', 'NewerModelFile', 'check_envelope', 'is_v1',
-           'open_archive', 'read_card', 'card_in', 'ModelMetadata', 'VocoderInfo', 'vocoder_text', 'make_card',
-           'ModelEntry', 'file_stem', 'free_names', 'Repair', 'ModelLibrary', 'note_file', 'repair_index',
+           'open_archive', 'read_card', 'card_in', 'ModelMetadata', 'VocoderInfo', 'vocoder_text', 'score_text',
+           'make_card', 'ModelEntry', 'file_stem', 'free_names', 'Repair', 'ModelLibrary', 'note_file', 'repair_index',
            'UnknownModel', 'AmbiguousModel', 'refuse_old_name', 'differences', 'vocoder_badge', 'size_text',
            'duration_text']
 
@@ -246,12 +246,14 @@ class VocoderInfo:
     epochs: int = 0                  # trained
     final_loss: float | None = None  # at the end of training
     training_date: str = ''          # ISO 8601, a day or a moment
+    held_out: float | None = None    # distance on sounds held out from its training, lower is better
+    griffin_lim: float | None = None # Griffin-Lim's distance on the same sounds
 
     def __post_init__(self):
         put = functools.partial(object.__setattr__, self)
         put('type', _text('vocoder type', self.type, 40, lines=False))
         put('epochs', _count('vocoder epochs', self.epochs))
-        put('final_loss', _number('vocoder loss', self.final_loss))
+        for k in 'final_loss', 'held_out', 'griffin_lim': put(k, _number(f'vocoder {k}', getattr(self, k)))
         put('training_date', _text('vocoder training_date', '' if self.training_date is None else self.training_date, 40, lines=False))
         if self.training_date: _moment('vocoder training_date', self.training_date)
 
@@ -281,6 +283,11 @@ def vocoder_text(
     if v is None: return '' if short else '(none)'
     loss = '' if v.final_loss is None else f', loss {v.final_loss:.4f}'
     return f'{v.label} ({v.epochs}ep)' if short else f'{v.label} ({v.epochs} epochs{loss})'
+
+def score_text(v: VocoderInfo | None) -> str:
+    "How a vocoder did on sounds held out from its training, with Griffin-Lim beside it"
+    if v is None or v.held_out is None: return ''
+    return f'{v.held_out:.3f}' + ('' if v.griffin_lim is None else f' (Griffin-Lim {v.griffin_lim:.3f})')
 
 # %% ../../nbs/09_library.catalog.ipynb #f14588de
 def make_card(
@@ -589,7 +596,7 @@ def df(self: ModelLibrary):
     as_ = dict(int='Int64', float='float64', str='str', tuple='object').get
     cols = {k: pd.array([m.get(k) for m in meta], dtype=as_(t.partition(' ')[0])) for k, t in kinds.items()}
     cols |= {f'vocoder{n}': pd.array([v.get(k) for v in voc], dtype=d) for n, k, d in
-             (('', 'type', 'str'), ('_epochs', 'epochs', 'Int64'), ('_loss', 'final_loss', 'float64'), ('_date', 'training_date', 'str'))}
+             (('', 'type', 'str'), ('_epochs', 'epochs', 'Int64'), ('_loss', 'final_loss', 'float64'), ('_date', 'training_date', 'str'), ('_held_out', 'held_out', 'float64'))}
     cols |= {'size': pd.array([r[2] for r in rows], dtype='Int64'), 'modified': pd.to_datetime([r[3] for r in rows], utc=True),
              'file': pd.array([r[1] for r in rows], dtype='str')}
     df = pd.DataFrame(cols).set_index('model_id')
@@ -603,7 +610,7 @@ class UnknownModel(MissingFile):
 
 class AmbiguousModel(UserError):
     "A reference that several models answer to; they are in `candidates`"
-    candidates: list = ()
+    candidates: tuple = ()
 
 @patch
 def search(self: ModelLibrary,
@@ -648,7 +655,7 @@ def get(self: ModelLibrary,
     if len(found) == 1: return found[0]
     if found:
         err = AmbiguousModel(f'{str(ref)!r} may be any of {len(found)} models: {_listing(found)}. Give more of the id, or the file.')
-        err.candidates = found
+        err.candidates = tuple(found)
         raise err
     near = get_close_matches(str(ref), [n for (n,) in self._query("SELECT json_extract(card, '$.metadata.name') FROM models WHERE error IS NULL LIMIT 5000")], 3)
     hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ' `distill model list` shows those there are.'
@@ -702,6 +709,7 @@ def _put(src, folder, stem) -> Path:
         except FileExistsError: continue
         note_file(path)
         return path
+    assert False, 'there is always one more free name'
 
 @patch
 def restore(self: ModelLibrary,
@@ -764,6 +772,7 @@ def size_text(
     for unit in 'bytes', 'kB', 'MB', 'GB':
         if n < 1000 or unit == 'GB': return f'{n:.0f} {unit}' if unit == 'bytes' else f'{n:.1f} {unit}'
         n /= 1000
+    assert False
 
 def duration_text(
     s: float,  # seconds
@@ -780,7 +789,7 @@ def facts(self: ModelEntry) -> dict:
              'Trained': ', '.join(t for v, t in ((self.epochs, f'{self.epochs} epochs'), (self.steps, f'{self.steps} steps'),
                                   (self.train_seconds, f'{duration_text(self.train_seconds)} of CPU'), (self.epochs, f'seed {self.seed}')) if v),
              'Held-out error': num(self.held_out, ' nats'), 'Reconstruction': num(self.final_recon), 'KL': num(self.final_kl, ' nats'),
-             'Vocoder': vocoder_text(self.vocoder), 'Vocoder trained': self.vocoder.training_date if self.vocoder else '',
+             'Vocoder': vocoder_text(self.vocoder), 'Vocoder trained': self.vocoder.training_date if self.vocoder else '', 'Vocoder held out': score_text(self.vocoder),
              'Parameters': f"{self.sizes['parameters']:,}" if 'parameters' in self.sizes else '',
              'File': f'{self.path} ({size_text(self.size)})', 'Format': f'version {self.version}, written by distill {self.library_version}'}
     return {**{k: v for k, v in known.items() if v}, **{k: str(v) for k, v in self.extra.items()}}

@@ -74,7 +74,7 @@ def _check_tensor(t, bad):
     if t.is_floating_point() and t.numel() and not all(torch.isfinite(x) for x in t.aminmax()): raise bad('holds numbers that are not finite')
 
 # %% ../../nbs/10_models.persistence.ipynb #27c8729b
-_KEYS = dict(format=str, version=int, model_state_dict=dict, model_config=dict, latent_dim=int, spectrogram_config=dict, training_config=dict,
+_KEYS: dict = dict(format=str, version=int, model_state_dict=dict, model_config=dict, latent_dim=int, spectrogram_config=dict, training_config=dict,
              training_history=list, latent_analysis=(dict, type(None)), metadata=dict)
 VOCODER_TYPES = 'hifigan_v2', 'fourier'
 
@@ -135,10 +135,12 @@ def _shapes(cfg):
     return ConvVAE(cfg, seed=None).state_dict()
 
 def _check_weights(have, want, path):
-    "Raise unless names, shapes and types are the ones expected"
+    "Raise unless names, shapes and types are the ones expected; all weights may be halved, or none"
     for k in want.keys() ^ have.keys(): raise ModelFileError(path, f"{'missing' if k in want else 'unknown'} weight {str(k)[:60]!r}")
+    halved = any(isinstance(t, torch.Tensor) and t.dtype == torch.float16 for t in have.values())
     for k, t in want.items():
-        if not isinstance(have[k], torch.Tensor) or have[k].shape != t.shape or have[k].dtype != t.dtype: raise ModelFileError(path, f'wrong shape or type of weight {k}')
+        dtype = torch.float16 if halved and t.is_floating_point() else t.dtype
+        if not isinstance(have[k], torch.Tensor) or have[k].shape != t.shape or have[k].dtype != dtype: raise ModelFileError(path, f'wrong shape or type of weight {k}')
 
 def _check_vocoder(state, path) -> VocoderInfo:
     "Raise unless a vocoder's state has its parts; its net is built by who plays it"
@@ -168,6 +170,19 @@ def _write(path, data, overwrite):
         lack = f'{size_text(free)} are free, so {size_text(len(data) - free)} are missing' if free < len(data) else 'there was less'
         raise WriteError(f'Cannot write {path}: the model takes {size_text(len(data))} and {lack}: free some space or choose another folder.') from e
 
+def _halved(weights):
+    "The weights in half precision"
+    return {k: t.half() if isinstance(t, torch.Tensor) and t.dtype == torch.float32 else t for k, t in weights.items()}
+
+def _whole(weights):
+    "Weights as they are computed with"
+    return {k: t.float() if t.dtype == torch.float16 else t for k, t in weights.items()}
+
+def _are_halves(weights):
+    "Whether weights were rounded once, so that halving them again loses nothing; zeros alone say nothing"
+    weights = [t for t in weights.values() if isinstance(t, torch.Tensor) and t.dtype == torch.float32]
+    return all(torch.equal(t, t.half().float()) for t in weights) and any(t.any() for t in weights)
+
 def save_model(
     model: ConvVAE,
     spectrogram_config,               # `MelConfig` or its dict
@@ -178,15 +193,18 @@ def save_model(
     vocoder_state: dict | None = None,       # {type, state_dict, config, training_metadata, checkpoint?}
     training_history: list | None = None,    # one dict an epoch
     path=None,                        # a model file to replace, whole; None: a new one, named after the model
+    fp16: bool = False,               # half the file: weights rounded to 11 binary digits; whoever was halved once stays so
 ) -> Path:                            # where it is
     "Save a model into a library; `UserError` when it is not fit to be saved, `WriteError` when the folder is not"
-    as_dict = lambda c: asdict(c) if is_dataclass(c) else c
+    as_dict = lambda c: asdict(c) if is_dataclass(c) and not isinstance(c, type) else c
     if path is None and metadata.model_id in ModelLibrary(models_dir): metadata = replace(metadata, model_id='', created='')
     d = dict(format=MODEL_FORMAT_MARKER, version=SAVED_MODEL_VERSION, model_state_dict=dict(model.state_dict()), model_config=asdict(model.cfg),
              latent_dim=model.cfg.latent, spectrogram_config=as_dict(spectrogram_config), training_config=as_dict(training_config),
              training_history=training_history or [], latent_analysis=analysis.to_dict() if analysis else None, metadata=metadata.to_dict())
     if vocoder_state is not None: d['vocoder_state'] = vocoder_state
     d = {k: to_plain(v, k) for k, v in d.items()}
+    for part, k in (d, 'model_state_dict'), (d.get('vocoder_state'), 'state_dict'):
+        if isinstance(part, dict) and isinstance(part.get(k), dict) and (fp16 or _are_halves(part[k])): part[k] = _halved(part[k])
     try: card = check_contents(d, path).card(d)
     except ModelFileError as e: raise UserError(f'The model {metadata.name!r} cannot be saved: {e.why}.') from e
     data = _to_bytes(d, card)
@@ -195,6 +213,7 @@ def save_model(
         except FileExistsError: continue
         note_file(p)
         return p
+    assert False, 'there is always one more free name'
 
 # %% ../../nbs/10_models.persistence.ipynb #8c8459cd
 _OPS = set('''PROTO EMPTY_DICT EMPTY_LIST EMPTY_TUPLE MARK BINPUT LONG_BINPUT BINGET LONG_BINGET BINUNICODE BININT BININT1 BININT2 LONG1 BINFLOAT
@@ -267,13 +286,14 @@ def load_model(
         if card.get(k) != mine[k]: raise ModelFileError(path, f'its card disagrees with its contents about {k}')
     with _reading(path, 'model_state_dict'):
         model = ConvVAE(parts.model_config, seed=None)
-        model.load_state_dict(d['model_state_dict'], strict=True, assign=True)
+        model.load_state_dict(_whole(d['model_state_dict']), strict=True, assign=True)
         _try(model.eval().requires_grad_(False), path)
         mel = Mel(parts.spectrogram_config)
+    if parts.vocoder: d['vocoder_state']['state_dict'] = _whole(d['vocoder_state']['state_dict'])
     return LoadedModel(model.to(device), mel.to(device), parts.analysis, parts.metadata, device,
                        d.get('vocoder_state'), d['training_config'], d['training_history'], path)
 
-# %% ../../nbs/10_models.persistence.ipynb #8ad6059c
+# %% ../../nbs/10_models.persistence.ipynb #964ec17d
 def verify_model(
     path,     # a model file
 ) -> str:     # '' when all is well, else why not
@@ -282,7 +302,7 @@ def verify_model(
     except ModelFileError as e: return e.why if type(e) is ModelFileError else str(e)
     return ''
 
-# %% ../../nbs/10_models.persistence.ipynb #90c8b5ae
+# %% ../../nbs/10_models.persistence.ipynb #9e3adc25
 def delete_model(
     model_id: str,  # whole
     models_dir,     # the library's folder
@@ -292,7 +312,7 @@ def delete_model(
     try: return model_id in lib and bool(lib.delete(model_id))
     except UnknownModel: return False
 
-# %% ../../nbs/10_models.persistence.ipynb #c547a9d2
+# %% ../../nbs/10_models.persistence.ipynb #f921f879
 def save_model_from_checkpoint(
     checkpoint,              # a `.pt` file of a VAE's training
     metadata: ModelMetadata, # what it leaves at 0 or empty is taken from the checkpoint

@@ -9,7 +9,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
 # %% auto #0
-__all__ = ['VAEConfig', 'FrameNorm', 'Residual', 'ConvVAE', 'vae_loss']
+__all__ = ['VAEConfig', 'FrameNorm', 'Residual', 'level', 'ConvVAE', 'vae_loss']
 
 # %% ../../nbs/03_models.vae.ipynb #ad12e8ae
 import torch
@@ -26,6 +26,7 @@ class VAEConfig:
     channels: int = 128           # width of the net
     stages: int = 3               # halvings of time: a latent step is 2**stages frames
     kernel: int = 5               # frames a convolution sees; odd
+    level: int = 0                # how many of the latent numbers are measured levels; divides the frames in a step, 0 leaves all to the net
     silence: float = math.log(1e-4) # value of a silent mel cell
     mean: tuple = ()              # mean of each mel row over the corpus; () is all 0
     std: tuple = ()               # spread of each mel row over the corpus; () is all 1
@@ -35,6 +36,8 @@ class VAEConfig:
         for k, top in dict(n_mels=4096, latent=1024, channels=4096, stages=8, kernel=63).items():
             v = getattr(self, k)
             if not isinstance(v, int) or isinstance(v, bool) or not 1 <= v <= top: raise UserError(f'VAEConfig: {k} is {v!r}, must be a whole number from 1 to {top}.')
+        if not isinstance(self.level, int) or isinstance(self.level, bool) or self.level < 0 or self.level and (self.stride % self.level or self.level >= self.latent):
+            raise UserError(f'VAEConfig: level is {self.level!r}, must be 0 or divide {self.stride}, the frames in a latent step, and be less than latent ({self.latent}).')
         if not self.kernel % 2: raise UserError(f'VAEConfig: kernel is {self.kernel}, must be odd.')
         for k, default in dict(mean=0., std=1.).items():
             v = tuple(getattr(self, k)) or (default,)*self.n_mels
@@ -81,6 +84,12 @@ class Residual(nn.Module):
         return x + self.body(x)
 
 # %% ../../nbs/03_models.vae.ipynb #8d5a69c2
+def level(
+    mel, # (b,m,f) log mel
+):       # (b,1,f) nats
+    "How loud every frame is: the logarithm of its magnitude, all rows together"
+    return .5*torch.logsumexp(2*mel, 1, keepdim=True)
+
 class ConvVAE(nn.Module):
     "A convolutional VAE over the frames of log mel spectrograms"
     def __init__(self,
@@ -92,6 +101,8 @@ class ConvVAE(nn.Module):
         with nullcontext() if seed is not None else torch.device('meta'): self._build(cfg, cfg.channels, cfg.kernel)
         self.register_buffer('mean', torch.tensor(cfg.mean)[:, None], persistent=False)
         self.register_buffer('std', torch.tensor(cfg.std)[:, None], persistent=False)
+        self.register_buffer('usual', level(self.mean[None])[0], persistent=False)     # the level that counts as 0 …
+        self.register_buffer('swing', self.std.mean(), persistent=False)               # … and the nats that count as 1
         if seed is not None: self.start(make_generator(seed))
 
     def _build(self, cfg, c, k):
@@ -115,21 +126,30 @@ class ConvVAE(nn.Module):
 
     def encode(self, mel): # (b,m,f) -> (b,z,steps), (b,z,steps)
         "Mean and log variance of the latent; silence follows a picture that ends within a step"
-        mel = F.pad(mel, (0, -mel.shape[-1] % self.cfg.stride), value=self.cfg.silence)
-        mu, raw = self.encoder((mel - self.mean)/self.std).chunk(2, 1)
+        mel, n = F.pad(mel, (0, -mel.shape[-1] % self.cfg.stride), value=self.cfg.silence), self.cfg.level
+        loud = (level(mel) - self.usual) if n else 0.
+        mu, raw = self.encoder((mel - loud - self.mean)/self.std).chunk(2, 1)
+        if n: mu = torch.cat([F.avg_pool1d(loud/self.swing, self.cfg.stride//n).unflatten(2, (-1, n))[:, 0].transpose(1, 2), mu[:, n:]], 1)
         return mu, 6*torch.tanh(raw/6) - 4
+
+    def _draw(self, z): # (b,z,steps) -> (b,m,steps*stride)
+        "The picture of a latent, its levels set"
+        pic, n = self.decoder(z)*self.std + self.mean, self.cfg.level
+        if not n: return pic
+        wanted = F.interpolate(z[:, :n].transpose(1, 2).flatten(1)[:, None], scale_factor=self.cfg.stride//n, mode='linear')
+        return pic - level(pic) + wanted*self.swing + self.usual
 
     def decode(self, z): # (b,z,steps) -> (b,m,steps*stride)
         "The picture of a latent, never below silence"
-        return (self.decoder(z)*self.std + self.mean).clamp(min=self.cfg.silence)
+        return self._draw(z).clamp(min=self.cfg.silence)
 
     def forward(self, mel, generator=None): # (b,m,f) -> (b,m,f), (b,z,steps), (b,z,steps)
         "Encode, draw a latent, decode; without a generator the mean latent is taken"
         mu, logvar = self.encode(mel)
         z = mu if generator is None else mu + torch.randn(mu.shape, generator=generator, device=mu.device)*(.5*logvar).exp()
-        return (self.decoder(z)*self.std + self.mean)[..., :mel.shape[-1]], mu, logvar
+        return self._draw(z)[..., :mel.shape[-1]], mu, logvar
 
-# %% ../../nbs/03_models.vae.ipynb #c6632de8
+# %% ../../nbs/03_models.vae.ipynb #b73e4f3c
 def vae_loss(
     net: ConvVAE,
     mel,                      # (b,m,f) log mels to learn

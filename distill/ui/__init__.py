@@ -1,4 +1,4 @@
-"""Panels for JupyterLab, Notebook and Voila: the library, a model, a corpus, a training. Importing this loads nothing until a name is used."""
+"""Panels for JupyterLab, Notebook and Voila: the library, a model, a corpus, the training of a model and of its vocoder; and a gallery of sounds. Importing this loads nothing until a name is used."""
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
@@ -10,8 +10,10 @@ _lazy = {
     'ModelPanel': 'distill.ui.model',
     'CorpusPanel': 'distill.ui.corpus',
     'TrainPanel': 'distill.ui.train',
+    'VocoderPanel': 'distill.ui.vocoder',
     'loss_curves': 'distill.ui.curves',
     'Player': 'distill.ui.parts',
+    'gallery': 'distill.ui.gallery',
 }
 __all__ = list(_lazy)
 __getattr__, __dir__ = lazy(__name__, _lazy)
@@ -19,7 +21,9 @@ __getattr__, __dir__ = lazy(__name__, _lazy)
 if TYPE_CHECKING:
     from .corpus import CorpusPanel
     from .curves import loss_curves
+    from .gallery import gallery
     from .library import LibraryPanel
     from .model import ModelPanel
     from .parts import Player
     from .train import TrainPanel
+    from .vocoder import VocoderPanel

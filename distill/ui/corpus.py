@@ -15,12 +15,14 @@ import traitlets as T
 from fastcore.basics import patch
 
 # %% auto #0
-__all__ = ['places', 'group_of', 'Map', 'Drop', 'receive', 'CorpusPanel']
+__all__ = ['places', 'latent_places', 'group_of', 'Map', 'Drop', 'receive', 'CorpusPanel']
 
 # %% ../../nbs/12_ui.corpus.ipynb #f78d2307
 from ..audio import SAMPLE_RATE, Corpus, Sound
 from ..core import UserError, atomic_write
 from ..mel import Mel, MelConfig
+from ..models.persistence import LoadedModel, load_model
+from ..pictures import latent_of
 from .parts import Panel, Player, grey, new_figure, picture, row, show
 
 # %% ../../nbs/12_ui.corpus.ipynb #5c7c7f61
@@ -38,6 +40,20 @@ def places(
         rows.append((f.name, float((hz[1:]*power).sum()/power.sum()), float(flat)**.5, f.seconds, group_of(f.name)))
     return pd.DataFrame(rows, columns=['name', 'brightness', 'noisiness', 'seconds', 'group']).set_index('name')
 
+@torch.no_grad()
+def latent_places(
+    corpus: Corpus,
+    model: LoadedModel,
+    seconds: float = 4.,  # of each sound that are looked at
+) -> pd.DataFrame:        # index: name; columns: first, second (spreads), seconds, group
+    "Where the used sounds of a corpus lie for a model"
+    z = torch.stack([latent_of(model, corpus[i][:round(seconds*SAMPLE_RATE)])[0].mean(1) for i in range(len(corpus))])
+    z = z - z.mean(0)
+    xy = z @ torch.linalg.svd(z, full_matrices=False).Vh[:2].T
+    xy = torch.nn.functional.pad(xy, (0, 2 - xy.shape[1]))/xy.std().clamp(min=1e-6)
+    rows = [(f.name, *p, f.seconds, group_of(f.name)) for f, p in zip(corpus.kept, xy.tolist())]
+    return pd.DataFrame(rows, columns=['name', 'first', 'second', 'seconds', 'group']).set_index('name')
+
 def group_of(name: str) -> str:
     "What a sound is one of: its folder, else its name without the numbers at the end"
     p = PurePosixPath(name)
@@ -50,11 +66,12 @@ const colours = ['#1976d2', '#ef6c00', '#00897b', '#c2185b', '#7b1fa2', '#689f38
 function add(to, tag, at, text) { const e = document.createElementNS(NS, tag); for (const k in at) e.setAttribute(k, at[k]); if (text) e.textContent = text; to.append(e); return e; }
 function render({model, el}) {
   const root = document.createElement('div'); root.className = 'distill-map'; el.append(root);
-  const choose = i => { model.set('selected', i); model.save_changes(); };
+  const choose = i => { model.set('selected', i); model.save_changes(); model.send({chosen: i}); };
   function axes(s, ticks) {
     for (const t of ticks.x) { add(s, 'line', {x1: t.at, x2: t.at, y1: 6, y2: H - B, class: 'grid'}); add(s, 'text', {x: t.at, y: H - B + 14, 'text-anchor': 'middle'}, t.text); }
-    add(s, 'text', {x: (W + L)/2, y: H - 4, 'text-anchor': 'middle'}, 'brightness (centre of the spectrum)');
-    add(s, 'text', {x: L - 6, y: 16, 'text-anchor': 'end'}, 'noisy'); add(s, 'text', {x: L - 6, y: H - B - 4, 'text-anchor': 'end'}, 'tonal');
+    const [below, high, low] = model.get('labels');
+    add(s, 'text', {x: (W + L)/2, y: H - 4, 'text-anchor': 'middle'}, below);
+    add(s, 'text', {x: L - 6, y: 16, 'text-anchor': 'end'}, high); add(s, 'text', {x: L - 6, y: H - B - 4, 'text-anchor': 'end'}, low);
     add(s, 'line', {x1: L, x2: W - 6, y1: H - B, y2: H - B, class: 'axis'}); add(s, 'line', {x1: L, x2: L, y1: 6, y2: H - B, class: 'axis'});
   }
   function draw() {
@@ -65,15 +82,17 @@ function render({model, el}) {
     points.forEach((p, i) => {
       const c = add(s, 'circle', {cx: X(p.x), cy: Y(p.y), r: p.r, fill: colours[groups.indexOf(p.group) % colours.length], tabindex: i ? -1 : 0, role: 'option', 'aria-label': p.name, 'data-i': i});
       add(c, 'title', {}, p.name); c.onclick = () => choose(i);
-      c.onkeydown = e => { const to = {ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1}[e.key];
-        if (e.key === 'Enter' || e.key === ' ') choose(i); else if (to && points[i + to]) { choose(i + to); s.querySelector(`[data-i="${i + to}"]`).focus(); } else return;
-        e.preventDefault(); e.stopPropagation(); };
+      c.onkeydown = e => { const last = points.length - 1, to = {ArrowRight: i + 1, ArrowDown: i + 1, ArrowLeft: i - 1, ArrowUp: i - 1, Home: 0, End: last, Enter: i, ' ': i}[e.key];
+        if (to === undefined) return;
+        e.preventDefault(); e.stopPropagation();
+        if (points[to]) { choose(to); s.querySelector(`[data-i="${to}"]`).focus(); } };
     });
     const key = document.createElement('div'); key.className = 'key';
     groups.slice(0, 10).forEach((g, i) => { const e = document.createElement('span'); e.textContent = g; e.style.setProperty('--c', colours[i % colours.length]); key.append(e); });
     root.replaceChildren(s, key); mark();
   }
-  function mark() { root.querySelectorAll('circle').forEach(c => c.classList.toggle('on', +c.dataset.i === model.get('selected'))); }
+  function mark() { const at = model.get('selected'); root.querySelectorAll('circle').forEach(c => { const on = +c.dataset.i === at; c.classList.toggle('on', on); c.setAttribute('aria-selected', on);
+    c.setAttribute('tabindex', (at < 0 ? +c.dataset.i === 0 : on) ? 0 : -1); }); }
   model.on('change:points', draw); model.on('change:selected', mark); draw();
 }
 export default { render };
@@ -90,35 +109,44 @@ _MAP_CSS = '''
 .distill-map .key span::before { content: ''; display: inline-block; width: 10px; height: 10px; border-radius: 5px; background: var(--c); margin-right: 5px; }
 '''
 
+_HZ = 60, 125, 250, 500, 1000, 2000, 4000, 8000, 16_000
+
 class Map(anywidget.AnyWidget):
     "Sounds as dots to click"
     _esm, _css = _MAP_JS, _MAP_CSS
     points = T.List(T.Dict()).tag(sync=True)    # {x, y: 0 … 1, r: pixels, name, group}
     ticks = T.List(T.List()).tag(sync=True)     # [place, text]
+    labels = T.List(['', '', '']).tag(sync=True)  # below; beside, at the upper end and at the lower
     selected = T.Int(-1).tag(sync=True)
 
+    def on_choose(self, do):
+        "Call `do()` whenever a person chooses a dot, the same one again too"
+        self.on_msg(lambda _, msg, __: do() if 'chosen' in msg else None)
+
     def put(self,
-        df: pd.DataFrame,   # as `places` gives
+        df: pd.DataFrame,   # as `places` or `latent_places` gives
     ):
         "Show these sounds"
-        self.df = df
-        x = np.log2(df.brightness.clip(lower=20).to_numpy())
+        self.df, ticks = df, []
+        if 'brightness' in df:
+            x, y, labels = np.log2(df.brightness.clip(lower=20).to_numpy()), np.log10(df.noisiness.to_numpy()), ['brightness (centre of the spectrum)', 'noisy', 'tonal']
+            ticks = [(np.log2(hz), f'{hz/1000:g} kHz' if hz >= 1000 else f'{hz} Hz') for hz in _HZ]
+        else: x, y, labels = df['first'].to_numpy(), df['second'].to_numpy(), ["as the model hears: its latent's first direction, and upwards its second", '', '']
         low, wide = x.min(), max(np.ptp(x), .5)
-        y = np.log10(df.noisiness.to_numpy())
         y = (y - y.min())/max(np.ptp(y), .3)
         r = 4 + 2*np.sqrt(df.seconds.clip(upper=16).to_numpy())
-        marks = [hz for hz in (60, 125, 250, 500, 1000, 2000, 4000, 8000, 16_000) if low <= np.log2(hz) <= low + wide]
         with self.hold_sync():
-            self.selected = -1
-            self.ticks = [[float((np.log2(hz) - low)/wide), f'{hz/1000:g} kHz' if hz >= 1000 else f'{hz} Hz'] for hz in marks]
+            self.selected, self.labels = -1, labels
+            self.ticks = [[float((at - low)/wide), text] for at, text in ticks if low <= at <= low + wide]
             self.points = [dict(x=float(a), y=float(b), r=float(c), name=n, group=g) for a, b, c, n, g in zip((x - low)/wide, y, r, df.index, df.group)]
 
     def still(self) -> str:
         "The dots as a picture"
         if not self.points: return ''
         fig, ax = new_figure(6, 2.6)
-        for g, d in self.df.groupby('group'): ax.scatter(d.brightness, d.noisiness, s=30, label=g, alpha=.75)
-        ax.set_xscale('log'); ax.set_yscale('log'); ax.set_xlabel('brightness, Hz'); ax.set_ylabel('noisiness')
+        for g, d in self.df.groupby('group'): ax.scatter(d.iloc[:, 0], d.iloc[:, 1], s=30, label=g, alpha=.75)
+        ax.set_xlabel(f'{self.df.columns[0]}, Hz' if 'brightness' in self.df else 'first direction'); ax.set_ylabel(self.df.columns[1])
+        if 'brightness' in self.df: ax.set_xscale('log'); ax.set_yscale('log')
         if self.df.group.nunique() <= 10: ax.legend(fontsize=7, frameon=False, labelcolor='#8a8a8a')
         return picture(grey(ax).figure, 'map of the sounds')
 
@@ -127,6 +155,7 @@ class Map(anywidget.AnyWidget):
 # %% ../../nbs/12_ui.corpus.ipynb #5cbc106f
 _DROP_JS = r'''
 async function send(model, files) {
+  files = files.filter(([name]) => !name.split('/').some(p => p.startsWith('.')));   // what a system hides in folders
   for (const [i, [name, f]] of files.entries()) {
     const of = Math.max(1, Math.ceil(f.size/1048576));
     for (let k = 0; k < of; k++) {
@@ -172,18 +201,34 @@ class Drop(anywidget.AnyWidget):
     _esm, _css = _DROP_JS, _DROP_CSS
 
     def __init__(self,
-        take,    # called with (name, bytes, whether it is the last) for each file
+        panel: Panel,   # where it stands
+        into,           # the folder the files go to
+        done,           # called with that folder after the last file
     ):
         super().__init__()
-        self.take, self._pieces = take, []
-        self.on_msg(self._came)
+        self.panel, self.into, self.done, self._pieces, self._came, self._refused = panel, Path(into), done, [], 0, []
+        self.on_msg(self._heard)
 
-    def _came(self, _, msg, buffers):
+    def _heard(self, _, msg, buffers):
         if msg['k'] == 0: self._pieces = []
         self._pieces.append(bytes(buffers[0]) if buffers else b'')
         try:
-            if msg['k'] + 1 == msg['of']: self.take(msg['name'], b''.join(self._pieces), msg['last'])
+            if msg['k'] + 1 == msg['of']: self.panel.attempt(self.take, msg['name'], b''.join(self._pieces), msg['last'])
         finally: self.send(dict(got=msg['name'], k=msg['k']))
+
+    def take(self,
+        name: str,           # relative path
+        data: bytes,
+        last: bool = True,   # the folder is read after the last one
+    ):
+        "Write a file that was dropped; one that cannot be does not hold up the others"
+        try: self._came += receive(self.into, name, data)
+        except UserError as e: self._refused.append(e)
+        self.panel.say(f'Received {name}')
+        if not last: return
+        came, refused, self._came, self._refused = self._came, self._refused, 0, []
+        if came or not refused: self.done(str(self.into)); self.panel.say(f'Received {came} files into {self.into}')
+        if refused: raise refused[0]
 
     def still(self): return ''
     def __repr__(self): return 'Drop()'
@@ -206,16 +251,20 @@ class CorpusPanel(Panel):
     "Look at and listen to a folder of sounds"
     def __init__(self,
         folder='',        # of sounds
+        model=None,       # a `LoadedModel` or a model file, for a map as it hears
         into='sounds',    # where dropped files go
     ):
-        self.corpus, self.into, self.came = None, Path(into), 0
+        self.corpus: Corpus | None = None
+        self.model = model if model is None or isinstance(model, LoadedModel) else load_model(model)
         self.folder = self.watch(W.Text(str(folder), description='sounds', placeholder='a folder', continuous_update=False, style=dict(description_width='60px'), layout=dict(width='340px')), self.look, 'folder')
         self.check = self.button('Look again', self.look, 'Read the folder again')
-        self.drop = Drop(lambda *a: self.attempt(self.take, *a))
+        self.drop = Drop(self, into, self.choose)
         self.report, self.refused, self.shape = W.HTML(), W.HTML(), W.HTML()
+        self.ear = self.watch(W.ToggleButtons(options=['brightness and noise', 'as the model hears'], style=dict(button_width='160px')), self._place)
         self.map, self.player = Map(), Player(Sound([0.]*4800), 'no sound')
         self.map.observe(lambda _: self.attempt(self.hear), 'selected')
-        super().__init__(row(self.folder, self.check), self.drop, None, self.report, self.refused, self.shape, self.map, self.player)
+        self.map.on_choose(self.player.play)
+        super().__init__(row(self.folder, self.check), self.drop, None, self.report, self.refused, self.shape, self.ear, self.map, self.player)
         self._show()
         if folder: self.attempt(self.look)
 
@@ -223,19 +272,33 @@ class CorpusPanel(Panel):
 
 # %% ../../nbs/12_ui.corpus.ipynb #39c946ce
 @patch
+def choose(self: CorpusPanel,
+    folder: str,   # of sounds
+):
+    "Look at a folder"
+    if self.folder.value == folder: self.look()
+    else: self.folder.value = folder
+
+@patch
 def look(self: CorpusPanel):
     "Read the folder and show what is in it"
     self.corpus = None
     self._show()
     self.say('Reading the sounds …')
     self.corpus = Corpus(self.folder.value.strip(), progress=lambda done, all_, name: self.say(f'Reading the sounds: {done} of {all_}'))
-    self.map.put(places(self.corpus))
+    self._place()
     self.say(''); self._show()
+
+@patch
+def _place(self: CorpusPanel):
+    "Lay out the map"
+    if self.corpus is not None: self.map.put(latent_places(self.corpus, self.model) if self.ear.index else places(self.corpus))
 
 @patch
 def _show(self: CorpusPanel):
     c = self.corpus
     for w in (self.report, self.refused, self.shape, self.map): show(w, c is not None)
+    show(self.ear, c is not None and self.model is not None)
     show(self.player, False)
     if c is None: return
     lines = str(c.report()).splitlines()
@@ -268,18 +331,3 @@ def hear(self: CorpusPanel):
     i = self.map.selected
     self.player.put(Sound(self.corpus[i]), self.corpus.names[i])
     show(self.player)
-
-@patch
-def take(self: CorpusPanel,
-    name: str,           # relative path
-    data: bytes,
-    last: bool = True,   # the folder is read after the last one
-):
-    "Write a file that was dropped"
-    self.came += receive(self.into, name, data)
-    self.say(f'Received {name}')
-    if not last: return
-    came, self.came = self.came, 0
-    if self.folder.value == str(self.into): self.look()
-    else: self.folder.value = str(self.into)
-    self.say(f'Received {came} files into {self.into}')

@@ -15,7 +15,7 @@ __all__ = ['COLUMNS', 'badge', 'row_of', 'LibraryPanel']
 from ..core import UserError, models_folder
 from ..generation import generate
 from ..library.catalog import ModelEntry, ModelLibrary, duration_text, size_text, vocoder_text
-from ..models.persistence import load_model
+from ..models.persistence import LoadedModel, load_model
 from .model import ModelPanel, copy_model, edit_model
 from .parts import Panel, Player, Rows, close_all, row, show
 
@@ -51,7 +51,9 @@ class LibraryPanel(Panel):
         on_load=None,     # called with the `LoadedModel` after Load
     ):
         self.library, self.per_page, self.on_load = ModelLibrary(models_folder(folder)), per_page, on_load
-        self.loaded, self.model, self.found, self._page, self._deleted, self._marked = None, None, [], 0, [], None
+        self.loaded: LoadedModel | None = None
+        self.model: ModelPanel | None = None
+        self.found, self._page, self._deleted, self._marked = [], 0, [], None
         self.query = self.watch(W.Text(placeholder='search: name, corpus, tag, description, id', layout=dict(flex='1 1 240px', width='auto')), self.search, 'search')
         self.vocoder = self.watch(W.Dropdown(options=['any vocoder', 'with vocoder', 'without'], layout=dict(width='130px')), self.search)
         self.view = self.watch(W.ToggleButtons(options=['table', 'cards'], style=dict(button_width='60px')), self._show_page)

@@ -125,15 +125,17 @@ class Panel(W.VBox):
         "The sentence that is shown, as text"
         return html.unescape(self.message.value.partition('>')[2].rpartition('</div>')[0])
 
+    def blame(self, e):
+        "Show what went wrong"
+        self.trouble = e
+        self.say(e if isinstance(e, UserError) else f'{type(e).__name__}: {e} (a fault in distill: panel.trouble holds it)', error=True)
+
     def attempt(self, do, *args):
         "Call `do`; what goes wrong is shown, and raised when it is no `UserError`"
         self.trouble = None
         try: return do(*args)
-        except UserError as e: self.trouble = e; self.say(e, error=True)
-        except Exception as e:
-            self.trouble = e
-            self.say(f'{type(e).__name__}: {e} (a fault in distill: panel.trouble holds it)', error=True)
-            raise
+        except UserError as e: self.blame(e)
+        except Exception as e: self.blame(e); raise
 
     def button(self, text, do, tip='', **kw):
         "A button that calls `do`"
@@ -259,7 +261,8 @@ function render({model, el}) {
   };
   const looped = () => { loop.classList.toggle('on', model.get('loop')); loop.setAttribute('aria-pressed', model.get('loop')); };
   loop.onclick = () => { model.set('loop', !model.get('loop')); model.save_changes(); };
-  model.on('change:title', () => { name.textContent = model.get('title'); }); model.on('change:loop', looped); model.on('change:peaks', load); load(); looped();
+  model.on('change:title', () => { name.textContent = model.get('title'); }); model.on('change:loop', looped); model.on('change:turn', load); load(); looped();
+  model.on('msg:custom', m => { if (m.play) tr.play(0); });
   const timer = setInterval(() => { const s = `${tr.time()} ${tr.playing()}`; if (s !== last) { last = s; moved(); } }, 40);
   const size = new ResizeObserver(() => draw()); size.observe(canvas);
   return () => { clearInterval(timer); size.disconnect(); tr.stop(); };
@@ -300,6 +303,7 @@ class Player(anywidget.AnyWidget):
     part = T.Float(PART).tag(sync=True)
     peaks = T.Bytes().tag(sync=True)
     loop = T.Bool(False).tag(sync=True)
+    turn = T.Int(0).tag(sync=True)     # how many sounds it has had
 
     def __init__(self,
         sound: Sound,
@@ -314,7 +318,11 @@ class Player(anywidget.AnyWidget):
         self.sound, self._saved = sound, None
         with self.hold_sync():
             self.title, self.seconds, self.rate = title or sound.caption, sound.seconds, sound.rate
-            self.peaks = _peaks(np.atleast_2d(sound.samples).mean(0))
+            self.peaks, self.turn = _peaks(np.atleast_2d(sound.samples).mean(0)), self.turn + 1
+
+    def play(self):
+        "Play from the beginning, where a page shows it"
+        self.send(dict(play=True))
 
     def _asked(self, _, msg, buffers):
         "The page wants a part of the sound, or a piece of the file"

@@ -4,13 +4,13 @@
 
 # %% ../../nbs/13_ui.train.ipynb #5bf72051
 from __future__ import annotations
-import atexit, html, threading
-from dataclasses import asdict
+import html
 import ipywidgets as W
+import numpy as np
 from fastcore.basics import patch
 
 # %% auto #0
-__all__ = ['Training', 'stop_all', 'unfinished_model', 'example', 'TrainPanel', 'status_text']
+__all__ = ['Training', 'unfinished_model', 'example', 'TrainPanel', 'status_text']
 
 # %% ../../nbs/13_ui.train.ipynb #c94276f1
 from ..audio import Corpus, Sound, default_steps, expected_seconds
@@ -25,14 +25,12 @@ from ..train import read_checkpoint
 from .curves import loss_curves
 from .model import ModelPanel
 from .parts import Panel, Player, close_all, picture, row, show
+from .work import Work
 
 # %% ../../nbs/13_ui.train.ipynb #8c20da5e
-class _Enough(Exception):
-    "Somebody asked for the end"
-
-class Training:
-    "A training in a thread: `state` is 'running', 'stopped', 'done' or 'failed'"
-    running = {}   # checkpoint -> `Training`
+class Training(Work):
+    "The training of a model in a thread"
+    thing = 'training'
 
     def __init__(self,
         corpus,              # a `Corpus`, or a folder of sounds
@@ -42,56 +40,11 @@ class Training:
         tell=None,           # called with this training after every epoch and at the end, in its thread
         **budget,            # steps, minutes, seed, device
     ):
-        self.corpus, self.name, self.models_dir, self.budget = corpus, name, models_folder(models_dir), budget
-        self.checkpoint, self.listeners = checkpoint_path(self.models_dir, name), [tell] if tell else []
-        if str(self.checkpoint) in self.running: raise UserError(f'A training of {name!r} is running: wait for it, or stop it.')
-        self.records = read_checkpoint(self.checkpoint)['training_history'] if resume else []
-        self.state, self.trained, self.error, self.eta = 'running', None, None, None
-        self._after_epoch, self._now = threading.Event(), threading.Event()
-        self.running[str(self.checkpoint)] = self
-        self.thread = threading.Thread(target=self._run, args=(resume,), name=f'training {name}', daemon=True)
-        self.thread.start()
+        self.corpus, self.models_dir, self.budget, self.resume = corpus, models_folder(models_dir), budget, resume
+        self.checkpoint = checkpoint_path(self.models_dir, name)
+        super().__init__(self.checkpoint, name, tell, read_checkpoint(self.checkpoint)['training_history'] if resume else ())
 
-    def _run(self, resume):
-        try:
-            self.trained = train_model(self.corpus, self.name, self.models_dir, resume=resume, progress=self._heard, stop=self._now.is_set, **self.budget)
-            self.state = 'done'
-        except (_Enough, KeyboardInterrupt): self.state = 'stopped'
-        except Exception as e: self.state, self.error = 'failed', e
-        finally:
-            self.running.pop(str(self.checkpoint), None)
-            self._tell()
-
-    def _heard(self, rec):
-        self.records.append({k: v for k, v in asdict(rec).items() if k != 'eta'})
-        self.eta = rec.eta
-        self._tell()
-        if self._after_epoch.is_set(): raise _Enough
-
-    def _tell(self):
-        for tell in list(self.listeners): tell(self)
-
-    @property
-    def stopping(self) -> bool: return self._after_epoch.is_set() or self._now.is_set()
-
-    def stop(self,
-        now: bool = False,   # not even to the end of the epoch
-    ):
-        "Ask for the end"
-        (self._now if now else self._after_epoch).set()
-
-    def wait(self, seconds=None) -> str: # the state
-        "Wait for the end, `seconds` at most"
-        self.thread.join(seconds)
-        return self.state
-
-    def __repr__(self): return f'Training({self.name!r}, {self.state}, {len(self.records)} epochs)'
-
-@atexit.register
-def stop_all(seconds=5.):
-    "Stop every training at once and wait for it a moment"
-    for t in (every := list(Training.running.values())): t.stop(now=True)
-    for t in every: t.wait(seconds)
+    def do(self): return train_model(self.corpus, self.name, self.models_dir, resume=self.resume, progress=self.heard, stop=self.now.is_set, **self.budget)
 
 # %% ../../nbs/13_ui.train.ipynb #1dc80556
 def unfinished_model(
@@ -107,7 +60,7 @@ def unfinished_model(
 def example(corpus: Corpus, seed: int = 0, seconds: float = 3.) -> tuple: # (name, `Sound`)
     "A sound to listen to a training with: held out if one is"
     i = (corpus.split(seed=seed)[1] or [0])[0]
-    return corpus.names[i], Sound(corpus[i][:round(seconds*48_000)])
+    return corpus.names[i], Sound(corpus[i][:round(seconds*48_000)].numpy())
 
 # %% ../../nbs/13_ui.train.ipynb #838d9ded
 class TrainPanel(Panel):
@@ -117,7 +70,10 @@ class TrainPanel(Panel):
         name: str = '',     # of the model; '': as the folder
         models_dir=None,    # the library's folder; None: `DISTILL_MODELS`, else the user's data folder
     ):
-        self.models_dir, self.corpus, self.training, self.model = models_folder(models_dir), None, None, None
+        self.corpus: Corpus | None = None
+        self.training: Training | None = None
+        self.model: ModelPanel | None = None
+        self.models_dir = models_folder(models_dir)
         wide = dict(style=dict(description_width='60px'), layout=dict(width='300px'))
         slim = lambda w: dict(style=dict(description_width=w), layout=dict(width='auto', max_width='170px'))
         self.folder = self.watch(W.Text(str(folder), description='sounds', placeholder='a folder', continuous_update=False, **wide), self.look, 'folder')
@@ -127,7 +83,7 @@ class TrainPanel(Panel):
         self.every = W.BoundedIntText(5, min=1, max=1000, description='epochs between previews', style=dict(description_width='175px'), layout=dict(width='245px'))
         self.cost, self.status, self.curves = W.HTML(), W.HTML(), W.HTML()
         self.bar = W.IntProgress(0, max=1, layout=dict(width='auto', max_width='640px'))
-        self.original, self.preview = (Player(Sound([0.]*4800), t) for t in ('original', 'through the model'))
+        self.original, self.preview = (Player(Sound(np.zeros(4800)), t) for t in ('original', 'through the model'))
         self.listen = W.VBox([W.HTML('<h4>The original, and through the model</h4>'), self.original, self.preview])
         super().__init__(row(self.folder, self.name), row(self.steps, self.seed, self.every), self.cost, row(*self._buttons()), None, self.status, self.bar, self.curves, self.listen)
         show(self.listen, False); show(self.bar, False)
@@ -187,7 +143,7 @@ def begin(self: TrainPanel, resume: bool = False):
 @patch
 def _find(self: TrainPanel):
     "Take up a training that is running in this library"
-    mine = [t for t in Training.running.values() if t.models_dir == self.models_dir and self.name.value in ('', t.name)]
+    mine = [t for t in Work.running.values() if isinstance(t, Training) and t.models_dir == self.models_dir and self.name.value in ('', t.name)]
     if not mine: return
     self.training = mine[0]
     self.training.listeners.append(self._heard)
@@ -214,9 +170,9 @@ def forget(self: TrainPanel):
 @patch
 def open_model(self: TrainPanel):
     "Play the model that was made"
-    if self.training is None or self.training.trained is None: raise UserError('No model has been made here yet: train one first.')
+    if self.training is None or self.training.result is None: raise UserError('No model has been made here yet: train one first.')
     if self.model: close_all(self.model)
-    self.model = ModelPanel(load_model(self.training.trained.path))
+    self.model = ModelPanel(load_model(self.training.result.path))
     self.extra.children = [self.model]
 
 # %% ../../nbs/13_ui.train.ipynb #79679da4
@@ -227,7 +183,8 @@ def _heard(self: TrainPanel, t: Training):
     try:
         if t.records: self.curves.value = picture(loss_curves(t.records), 'loss curves')
         if t.records and t.state == 'running' and (len(t.records) == 1 or len(t.records) % self.every.value == 0): self._listen(t)
-    finally: self._show_state()
+    except Exception as e: self.blame(e)          # a picture that fails ends no training
+    self._show_state()
 
 @patch
 def _listen(self: TrainPanel, t):
@@ -243,20 +200,20 @@ def _show_state(self: TrainPanel):
     running = bool(t and t.state == 'running')
     waits = bool(self.name.value.strip()) and not running and checkpoint_path(self.models_dir, self.name.value).exists()
     for w, yes in ((self.start, not running and not waits), (self.stop, running), (self.resume, waits), (self.discard, waits),
-                   (self.check, not running), (self.play, bool(t and t.trained)), (self.bar, bool(t))): show(w, yes)
+                   (self.check, not running), (self.play, bool(t and t.result)), (self.bar, bool(t))): show(w, yes)
     for w in (self.folder, self.name, self.steps, self.seed): w.disabled = running
     self.stop.description = 'Stop now' if running and t.stopping else 'Stop'
     if t: self.status.value = f'<div class="distill-status" role="status">{html.escape(status_text(t))}</div>'
     elif waits: self.status.value = '<div class="distill-status">A training of this name is unfinished.</div>'
     else: self.status.value = ''
     if t and t.records: self.bar.max = t.budget.get('steps') or default_steps(t.corpus); self.bar.value = t.records[-1]['step']
-    if t and t.state == 'failed': self.trouble = t.error; self.say(t.error if isinstance(t.error, UserError) else f'{type(t.error).__name__}: {t.error} (a fault in distill: panel.trouble holds it)', error=True)
+    if t and t.state == 'failed': self.blame(t.error)
 
 def status_text(t: Training) -> str:
     "How far a training is, in a sentence"
     last = t.records[-1] if t.records else None
     far = f'epoch {last["epoch"]}, step {last["step"]}' + ('' if last['held_out'] is None else f', held-out error {last["held_out"]:.3f}') if last else 'the first epoch'
-    if t.state == 'done': return f'Done: {t.name} is in the library as {t.trained.path.name} ({far}).'
+    if t.state == 'done': return f'Done: {t.name} is in the library as {t.result.path.name} ({far}).'
     if t.state == 'stopped': return f'Stopped after {far}; Resume goes on from there.' if last else 'Stopped before the end of the first epoch; Resume begins again.'
     if t.state == 'failed': return f'Failed in {far}.'
     if t.stopping: return f'Stopping after this epoch ({far}) …'
