@@ -42,4 +42,5 @@ docs: install
 	$(RUN) tools/docs.py --strict
 
 bench: install
-	NB_LIMIT=7200 NB_JOBS=1 $(RUN) tools/run_nbs.py --flags slow nbs/benchmarks.ipynb nbs/benchmarks_library.ipynb
+	$(PY) -m pip install -q -e '.[dev,bench]'
+	NB_LIMIT=7200 NB_JOBS=1 $(RUN) tools/run_nbs.py --flags slow nbs/benchmarks.ipynb nbs/benchmarks_library.ipynb nbs/benchmarks_vocoders.ipynb

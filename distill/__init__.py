@@ -32,6 +32,8 @@ _lazy = {
     'History': 'distill.takes',
     'meter': 'distill.space',
     'train_model': 'distill.pipeline',
+    'bundle_vocoder': 'distill.pipeline',
+    'train_vocoder': 'distill.vocoder_training',
 }
 __all__ = ['__version__', *_lazy]
 __getattr__, __dir__ = lazy(__name__, _lazy)
@@ -44,8 +46,9 @@ if TYPE_CHECKING:
     from .mel import Mel, MelConfig
     from .models.persistence import load_model, save_model
     from .models.vae import ConvVAE, VAEConfig
-    from .pipeline import train_model
+    from .pipeline import bundle_vocoder, train_model
     from .space import meter
     from .takes import History
     from .train import fit
     from .vocoder import resolve_vocoder
+    from .vocoder_training import train_vocoder

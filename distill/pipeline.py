@@ -114,6 +114,18 @@ class Bundled:
     base: float | None         # and the base vocoder's
     why: str                   # which vocoder the model now sounds through, and why
 
+_FORM = dict(kind=str, spectrogram_config=dict, model_config=dict, training_config=dict, corpus=dict, training_history=list, sums=dict, optimizer=dict,
+             seconds=(int, float), cpu_seconds=(int, float), done=int, batch=int)
+
+def _settings(unfinished, path) -> VocoderConfig:
+    "What an unfinished training was told; the file may come from anybody, so its form is looked at first"
+    form = isinstance(unfinished, dict) and all(isinstance(unfinished.get(k), kind) for k, kind in _FORM.items())
+    form = form and {'n_files', 'seconds'} <= unfinished['corpus'].keys() and all(isinstance(h, dict) and {'epoch', 'held_out', 'best', 'parts'} <= h.keys() for h in unfinished['training_history'])
+    try:
+        if form: return VocoderConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in unfinished['training_config'].items()}, batch=unfinished['batch'])
+    except TypeError: pass                                                # comparing or unpacking what is no number or no name
+    raise UserError(f'The unfinished vocoder training in {path} cannot be read: begin a new one (--force, force=True).')
+
 def bundle_vocoder(
     model,                              # a model's name, id or file
     corpus,                             # a `Corpus`, or a folder of sounds
@@ -121,7 +133,7 @@ def bundle_vocoder(
     steps: int | None = None,           # optimiser steps; None: 600 for 'fourier', 20,000 for 'hifigan_v2'
     minutes: float | None = None,       # of training, at most
     epochs: int | None = None,          # of 50 steps, in place of `steps`
-    lr: float = 1e-3,                   # learning rate
+    lr: float = 5e-4,                   # learning rate
     batch_size: int = 8,                # crops a step
     discriminators: str | None = None,  # 'none', 'small' or 'full'; None: full for 'hifigan_v2' on a graphics card, small on a processor, none for 'fourier'
     checkpoint_interval: int = 1,       # epochs between two writings of the file
@@ -147,9 +159,7 @@ def bundle_vocoder(
         if v is not None and not 0 < v < math.inf: raise UserError(f'{k} is {v}, must be a number above 0.')
     if epochs is not None and steps is not None: raise UserError('Give epochs or steps, not both.')
     if not isinstance(corpus, Corpus): corpus = Corpus(corpus)
-    if resume:
-        try: cfg = VocoderConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in unfinished['training_config'].items()}, batch=unfinished['batch'])
-        except (KeyError, TypeError, AttributeError) as e: raise UserError(f'The unfinished vocoder training in {path} has no settings that can be read: begin a new one (--force, force=True).') from e
+    if resume: cfg = _settings(unfinished, path)
     else:
         judges = discriminators or ('none' if type == 'fourier' else 'full' if choose_device(device).type == 'cuda' else 'small')
         cfg = VocoderConfig(type, batch_size, lr=lr, discriminators=judges, seed=seed)

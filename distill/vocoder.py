@@ -69,17 +69,19 @@ def load_vocoder(
 ) -> Own:
     "The vocoder in a model file; `UserError` when its parts do not fit each other or the model's mel settings"
     made_for = state['training_metadata'].get('mel_key')
-    if made_for != mel.cfg.key: raise UserError(f"This model's vocoder was made for other mel settings ({made_for}, the model has {mel.cfg.key}): train it again, or use 'base' or 'griffin-lim'.")
+    if made_for != mel.cfg.key: raise UserError(f"This model's vocoder was made for other mel settings ({ascii(made_for)[:40]}, the model has {mel.cfg.key}): train it again, or use 'base' or 'griffin-lim'.")
     kind = state['type']
     try:
         net = Fourier(FourierConfig(**state['config']), mel.cfg, seed=None) if kind == 'fourier' else HiFiGAN(HiFiGANConfig(**state['config']), seed=None)
         net.load_state_dict({k: v.float() for k, v in state['state_dict'].items()}, assign=True)
-    except (TypeError, RuntimeError, ValueError, AttributeError) as e:
-        raise UserError(f"This model's {kind} vocoder does not fit its own settings ({str(e).splitlines()[0][:100]}): train it again, or use 'base' or 'griffin-lim'.") from e
+    except (TypeError, RuntimeError, ValueError, AttributeError, ArithmeticError, LookupError, AssertionError) as e:
+        raise UserError(f"This model's {kind} vocoder does not fit its own settings ({ascii((str(e).splitlines() or [''])[0][:100])[1:-1]}): train it again, or use 'base' or 'griffin-lim'.") from e
     if kind == 'hifigan_v2' and (net.cfg.n_mels, net.cfg.hop) != (mel.cfg.n_mels, mel.cfg.hop): raise UserError(f"This model's vocoder takes {net.cfg.n_mels} mel rows and a hop of {net.cfg.hop}, the model has {mel.cfg.n_mels} and {mel.cfg.hop}: train it again, or use 'base' or 'griffin-lim'.")
     if not all(torch.isfinite(v).all() for v in net.state_dict().values()): raise UserError(f"This model's {kind} vocoder has NaN or infinite weights: train it again, or use 'base' or 'griffin-lim'.")
     net = net.to(mel.bank.device)
-    return Own(net.fuse() if kind == 'hifigan_v2' else net.eval().requires_grad_(False), kind, why)
+    own = Own(net.fuse() if kind == 'hifigan_v2' else net.eval().requires_grad_(False), kind, why)
+    if not torch.isfinite(own(torch.zeros(1, mel.cfg.n_mels, 4, device=mel.bank.device))).all(): raise UserError(f"This model's {kind} vocoder gives numbers that are not finite: train it again, or use 'base' or 'griffin-lim'.")
+    return own
 
 # %% ../nbs/08_vocoder.ipynb #e7a7c2de
 def resolve_vocoder(
@@ -97,5 +99,5 @@ def resolve_vocoder(
     if own is None: return Base(mel, 'The base vocoder, because this model has no vocoder of its own.')
     score, base = (own['training_metadata'].get(k) for k in ('held_out', 'base'))
     if not all(isinstance(v, (int, float)) for v in (score, base)): return Base(mel, f"The base vocoder, because the model's own {own['type']} was never measured on sounds it had not learned.")
-    if not score < base: return Base(mel, f"The base vocoder, because the model's own {own['type']} measured worse on held-out sounds ({score:.3f} against {base:.3f}).")
-    return load_vocoder(own, mel, f"The model's own {own['type']} vocoder, because it measured better on held-out sounds than the base ({score:.3f} against {base:.3f}).")
+    if not score < base: return Base(mel, f"The base vocoder, because the model's own {own['type']} measured worse on held-out sounds ({score:.3g} against {base:.3g}).")
+    return load_vocoder(own, mel, f"The model's own {own['type']} vocoder, because it measured better on held-out sounds than the base ({score:.3g} against {base:.3g}).")

@@ -224,6 +224,7 @@ def test_every_example_in_the_help_runs(rehearsal, monkeypatch):
             few = ['--steps', '50'] if any('--steps' in p.opts for p in command.params) and '--steps' not in line else []
             args = [os.path.expanduser(a) for a in shlex.split(line)[1:]] + few
             if words == 'train': args += ['--device', 'cpu', '--models-dir', 'trained']        # the library has a rain already
+            if words == 'train-vocoder': args += ['--device', 'cpu', '--batch-size', '1']
             r = CliRunner().invoke(app, args)
             assert r.exit_code == 0, f'{line}\n{r.stdout}{r.stderr}{r.exception!r}'
 
@@ -237,13 +238,14 @@ def test_commands_and_functions_agree():
     import inspect
     from distill.generation import generate
     from distill.models.persistence import load_model
-    from distill.pipeline import train_model
+    from distill.pipeline import bundle_vocoder, train_model
     doors = dict(commands())
-    for words, functions in {'train': [train_model], 'generate': [load_model, generate]}.items():
+    for words, functions in {'train': [train_model], 'train-vocoder': [bundle_vocoder], 'generate': [load_model, generate]}.items():
         there = {n: p.default for f in functions for n, p in inspect.signature(f).parameters.items()}
         here = {p.name: p.default for p in doors[words].params if not p.required}
         both = here.keys() & there.keys()
-        assert {'train': {'steps', 'minutes', 'seed', 'resume', 'device'}, 'generate': {'seconds', 'seed', 'vocoder', 'device'}}[words] <= both
+        assert {'train': {'steps', 'minutes', 'seed', 'resume', 'device'},
+                'train-vocoder': {'type', 'steps', 'minutes', 'epochs', 'lr', 'batch_size', 'discriminators', 'checkpoint_interval', 'resume', 'force', 'device', 'seed'}, 'generate': {'seconds', 'seed', 'vocoder', 'device'}}[words] <= both
         assert {n: here[n] for n in both} == {n: there[n] for n in both}, words
 
 

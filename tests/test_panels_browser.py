@@ -11,8 +11,9 @@ from distill.core import models_folder
 from distill.demo import demo_corpus
 from distill.latent import analyze
 from distill.library.catalog import ModelLibrary, ModelMetadata, VocoderInfo
-from distill.models.persistence import save_model
+from distill.models.persistence import load_model, save_model
 from distill.models.vae import VAEConfig
+from distill.takes import History
 from distill.train import TrainConfig, VAETraining, fit
 
 pytestmark = pytest.mark.skipif(bool(jlab.missing), reason=jlab.missing)
@@ -44,15 +45,24 @@ def site(root):
 def page(site):
     jlab.SHOTS.mkdir(exist_ok=True)
     with jlab.browser(height=1300) as page:
-        page.set_default_timeout(15_000)
-        page.site = site
+        page.set_default_timeout(30_000)
+        page.site, page.outside = site, []
+        page.route(lambda url: not url.startswith((site, 'data:', 'blob:')), lambda r: (page.outside.append(r.request.url), r.abort()))     # there is no network
         page.on('console', lambda m: page.errors.append(m.text) if m.type == 'error' and not any(q in m.text for q in QUIET) else None)
         yield page
         page.screenshot(path=jlab.SHOTS/'last.png')
-        assert not page.errors
+        assert not page.errors and not page.outside
+
+ALONE = """import socket
+def _refuse(self, to, real=socket.socket.connect):
+    assert isinstance(to, (str, bytes)) or to[0] in ('127.0.0.1', 'localhost'), f'a connection to {to}'
+    return real(self, to)
+socket.socket.connect = _refuse
+"""
 
 def open_panel(page, root, name, *cells):
-    "A notebook with these cells, run"
+    "A notebook with these cells, run in a kernel without a network"
+    cells = (ALONE + cells[0], *cells[1:])
     cell = lambda i, src: dict(cell_type='code', id=f'c{i}', metadata={}, source=src, outputs=[], execution_count=None)
     nb = dict(cells=[cell(i, c) for i, c in enumerate(cells)], metadata=dict(kernelspec=dict(name='python3', display_name='python3', language='python')), nbformat=4, nbformat_minor=5)
     (root/f'{name}.ipynb').write_text(json.dumps(nb))
@@ -140,8 +150,36 @@ def play_the_model(page, root, nb):
     page.get_by_placeholder('name of a new preset').fill('mine'); page.locator('.distill-save-preset').click()
     page.locator('.distill-said', has_text='Saved the preset mine').wait_for()
     assert 'mine' in ModelLibrary(models_folder()).get('Rain').extra['presets']
+    page.locator('.distill-take').first.locator('.distill-vary').click()                         # like this one: six a second, wide
+    page.wait_for_function("() => document.querySelector('.distill-like input').value.endsWith('.flac')")
+    page.get_by_label('sounds a second').fill('6'); page.keyboard.press('Tab')
+    page.locator('.distill-generate').click()
+    page.locator('.distill-take', has_text='density 6, like').wait_for()
+    df = History().df()
+    assert len(df) == 3 and list(df.kept) == [False, False, True]
+    heard = np.array(page.locator('.distill-take', has_text='density 6').locator('.distill-player').evaluate(SAMPLES), 'float32')
+    assert (heard == read_audio(df.path.iloc[0])[0][0].numpy()).all()
     page.locator('.distill-generate').scroll_into_view_if_needed()
     shoot(page, nb, 'model', 2000)
+
+def test_two_thousand_models(page, root):
+    "From a key to the rows on the screen, measured and written beside the pictures"
+    (root/'many').mkdir()
+    for i in range(2000): put_card(root/'many', f'{("rain", "wind", "bell")[i % 3]} {i}', corpus=f'tape {i % 9}', created='2026-01-01')
+    open_panel(page, root, 'many', 'from distill.ui import LibraryPanel\npanel = LibraryPanel("many")', 'panel')
+    page.locator('.distill-where', has_text='of 2000').wait_for()
+    page.evaluate("""() => { window.took = []; let key = 0;
+        document.addEventListener('keydown', () => { key = performance.now(); }, true);
+        const seen = new MutationObserver(() => { const k = key; key = 0; if (k) requestAnimationFrame(() => { const c = new MessageChannel(); c.port1.onmessage = () => window.took.push(performance.now() - k); c.port2.postMessage(0); }); });
+        seen.observe(document.querySelector('.distill-rows').parentNode, {childList: true, subtree: true, characterData: true}); }""")
+    page.locator('.distill-search input').click()
+    models = ModelLibrary(root/'many')
+    for key, query in (('1', '1'), ('9', '19'), ('3', '193'), ('4', '1934'), ('Backspace', '193'), ('Backspace', '19'), ('0', '190'), ('0', '1900')):
+        page.keyboard.press(key)
+        page.locator('.distill-where', has_text=f'of {len(models.search(query))}').wait_for()
+        assert page.locator('.distill-rows [data-id]').count() <= 15
+        page.wait_for_timeout(250)
+    (jlab.SHOTS/'search-latency.json').write_text(json.dumps([round(t) for t in page.evaluate('() => window.took')]))
 
 def test_train_stop_and_resume(page, root):
     src = f"from distill.ui import TrainPanel\npanel = TrainPanel({str(root/'few')!r}, 'From the page')\npanel.steps.value, panel.every.value = 150, 1"
@@ -166,6 +204,49 @@ def test_train_stop_and_resume(page, root):
     shoot(page, nb, 'trained')
     assert ModelLibrary(models_folder()).get('From the page').steps == 150
 
+def test_a_vocoder_is_trained_stopped_and_resumed(page, root):
+    src = "from distill.ui import VocoderPanel\npanel = VocoderPanel(batch_size=1, epochs=3)\npanel.every.value = 1"
+    nb = open_panel(page, root, 'vocoder', 'import os; from pathlib import Path; Path("pid").write_text(str(os.getpid()))\n' + src, 'panel')
+    shoot(page, nb, 'vocoder-empty')
+    page.locator('.distill-model input').fill('Rain'); page.keyboard.press('Tab')
+    page.locator('.distill-panel', has_text='no vocoder of its own').wait_for()
+    page.locator('.distill-folder input').fill('few'); page.keyboard.press('Tab')
+    page.locator('.distill-cost', has_text='150 steps, about').wait_for(timeout=60_000)           # said before it starts
+    assert 'not likely to be enough' in page.locator('.distill-cost').inner_text()
+    shoot(page, nb, 'vocoder-plan')
+    page.locator('.distill-start').click()
+    page.get_by_alt_text('loss curves').wait_for(timeout=120_000)
+    page.locator('.distill-status', has_text='to go').wait_for()
+    assert 'Griffin-Lim' in page.locator('.distill-status').inner_text()
+    page.locator('.distill-stop').click()                             # the page is free while it trains
+    page.locator('.distill-status', has_text='Stopped after').wait_for(timeout=120_000)
+    nb.cmd('notebook:run-all-cells'); nb.wait_idle()                  # made again, it finds what is unfinished
+    page.locator('.distill-model input').fill('Rain'); page.keyboard.press('Tab')
+    page.locator('.distill-status', has_text='unfinished').wait_for()
+    page.locator('.distill-folder input').fill('few'); page.keyboard.press('Tab')
+    page.locator('.distill-cost', has_text='steps, about').wait_for(timeout=60_000)
+    page.locator('.distill-resume').click()
+    page.locator('.distill-status', has_text='Done').wait_for(timeout=240_000)
+    made, heard = (page.locator('.distill-player').nth(i) for i in (1, 0))
+    assert made.evaluate('e => e.player.total') == heard.evaluate('e => e.player.total') > .1
+    assert np.std(made.evaluate(SAMPLES)) > 0
+    shoot(page, nb, 'vocoder')
+    page.locator('.distill-play-it').click()
+    page.locator('.distill-generate').click()
+    page.locator('.distill-take').wait_for()
+    assert ModelLibrary(models_folder()).get('Rain').vocoder.epochs == 3
+    page.locator('.distill-replace').click()                          # asks first
+    page.locator('.distill-said', has_text='Replace it?').wait_for()
+    shoot(page, nb, 'vocoder-replace')
+    page.get_by_role('button', name='Yes, replace it').click()
+    page.locator('.distill-status', has_text='epoch 1').wait_for(timeout=120_000)
+    page.evaluate("() => window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.restart()")
+    nb.wait_idle()
+    assert not Path(f'/proc/{(root/"pid").read_text()}').exists()     # nobody trains on
+    m = load_model(ModelLibrary(models_folder()).get('Rain').path)
+    assert m.vocoder_state['checkpoint']['done'] >= 50 and m.vocoder_state['training_metadata']['epochs'] == 3       # whole, and the old one is in use
+    page.errors[:] = [e for e in page.errors if 'Canceled' not in e]  # JupyterLab's own, when a kernel goes
+
 def test_corpus(page, root):
     nb = open_panel(page, root, 'corpus', "from distill.ui import CorpusPanel\npanel = CorpusPanel(into='dropped')", 'panel')
     page.locator('.distill-folder input').fill('nowhere'); page.keyboard.press('Enter')
@@ -176,19 +257,55 @@ def test_corpus(page, root):
     page.locator('.distill-map circle').nth(4).click()
     player = page.locator('.distill-player')
     player.wait_for()
+    page.wait_for_function("e => e.player.playing()", arg=player.element_handle())               # a click is heard
     heard = np.array(player.evaluate(SAMPLES), 'float32')
     corpus = Corpus(root/'sounds')
     assert np.abs(heard - corpus[4].numpy()[:len(heard)]).max() < 2**-22
+    page.locator('.distill-check button, button.distill-check, .distill-look-again').first.focus()
+    for _ in range(20):                                               # by keyboard: Tab comes to the dot that is chosen, arrows to the others
+        page.keyboard.press('Tab')
+        if page.evaluate("() => document.activeElement.tagName") == 'circle': break
+    page.keyboard.press('ArrowRight')
+    page.wait_for_function("([e, name]) => e.querySelector('.name').textContent === name && e.player.playing()", arg=[player.element_handle(), corpus.names[5]])
+    assert page.evaluate("() => document.activeElement.getAttribute('aria-label')") == corpus.names[5]
     shoot(page, nb, 'corpus')
     page.locator('.distill-drop input').first.set_input_files([root/'sounds'/n for n in corpus.names[:3]])
     page.locator('.distill-said', has_text='Received 3 files').wait_for()
     page.wait_for_function("() => document.querySelectorAll('.distill-map circle').length === 3")
+    take_a_folder(page, root)
     data, name = (root/'sounds'/corpus.names[5]).read_bytes(), 'a drop.wav'
     page.evaluate("""([b64, name]) => { const d = new DataTransfer(); d.items.add(new File([Uint8Array.from(atob(b64), c => c.charCodeAt(0))], name));
         document.querySelector('.distill-drop').dispatchEvent(new DragEvent('drop', {dataTransfer: d, bubbles: true})); }""", [base64.b64encode(data).decode(), name])
-    page.wait_for_function("() => document.querySelectorAll('.distill-map circle').length === 4")
+    page.wait_for_function("() => document.querySelectorAll('.distill-map circle').length === 8")
     assert (root/'dropped'/name).read_bytes() == data
     assert (root/'dropped'/Path(corpus.names[0]).name).read_bytes() == (root/'sounds'/corpus.names[0]).read_bytes()
+
+def take_a_folder(page, root):
+    "Two sounds in a folder with what systems hide there: picked in a dialog, and dropped from a desktop"
+    files = sorted((root/'sounds').rglob('*.wav'))
+    for folder, some in (('picked', files[3:5]), ('pulled', files[5:7])):
+        (root/folder/'deep').mkdir(parents=True)
+        for f in some: (root/folder/'deep'/f.name).write_bytes(f.read_bytes())
+        (root/folder/'.DS_Store').write_text('x')
+    page.locator('.distill-drop input').nth(1).set_input_files(root/'picked')
+    page.wait_for_function("() => document.querySelectorAll('.distill-map circle').length === 5")
+    page.locator('.distill-drop').scroll_into_view_if_needed()
+    box = page.locator('.distill-drop').bounding_box()
+    at = dict(x=box['x'] + 20, y=box['y'] + 15, data=dict(items=[], files=[str(root/'pulled')], dragOperationsMask=1))
+    drag = page.context.new_cdp_session(page)
+    for kind in ('dragEnter', 'dragOver', 'drop'): drag.send('Input.dispatchDragEvent', dict(type=kind, **at))
+    page.wait_for_function("() => document.querySelectorAll('.distill-map circle').length === 7")
+    assert page.locator('.distill-error').count() == 0 and not list((root/'dropped').rglob('.DS_Store'))
+    assert sorted(f.name for f in (root/'dropped'/'pulled'/'deep').iterdir()) == [f.name for f in files[5:7]]
+
+def test_the_map_as_the_model_hears(page, root):
+    nb = open_panel(page, root, 'ear', f"from distill.ui import CorpusPanel\npanel = CorpusPanel('sounds', {str(ModelLibrary(models_folder()).get('Rain').path)!r})", 'panel')
+    page.locator('.distill-map circle').first.wait_for()
+    before = page.locator('.distill-map circle').nth(4).get_attribute('cx')
+    page.get_by_role('button', name='as the model hears').click()
+    page.locator('.distill-map text', has_text='as the model hears').wait_for()
+    assert page.locator('.distill-map circle').nth(4).get_attribute('cx') != before
+    shoot(page, nb, 'ear')
 
 def test_a_long_sound_is_played_in_parts(page, root):
     "Twenty-five seconds, a stereo sound: the joints lie where they should, seeking crosses one, another player stops the first"

@@ -36,7 +36,7 @@ def sounds(folder, n=6, seconds=.5, make=None):
     "A folder of short plucked tones"
     folder.mkdir(parents=True)
     t = np.arange(int(48_000*seconds))/48_000
-    for i in range(n): sf.write(folder/f'{i:03}.wav', .4*np.sin(2*np.pi*(200 + 37*(i % 60))*t)*np.exp(-6*t) if make is None else make(t, i), 48_000)
+    for i in range(n): sf.write(folder/f'{i:03}.wav', .4*np.sin(2*np.pi*(200 + 37*(i % 60) + i)*t)*np.exp(-6*t) if make is None else make(t, i), 48_000)
     return folder
 
 @pytest.fixture(scope='module')
@@ -340,13 +340,13 @@ TOGETHER = '''
 import json, sys
 from distill.audio import Corpus
 from distill.vocoder_training import VocoderConfig, VocoderTraining, train_vocoder
-task = VocoderTraining(Corpus(sys.argv[1]), cfg=VocoderConfig(batch=4, epoch=2, type=sys.argv[2], frames=20, lr_warmup=1), device='cpu')
+task = VocoderTraining(Corpus(sys.argv[1]), cfg=VocoderConfig(batch=4, epoch=1, type=sys.argv[2], frames=20, lr_warmup=1, lr=3e-4), device='cpu')
 records = list(train_vocoder(None, task=task, steps=6))
 if task.first: open(sys.argv[3], 'w').write(json.dumps([r.parts | dict(held_out=r.held_out) for r in records]))
 '''
 
 @pytest.mark.parametrize('type', ['fourier', 'hifigan_v2'])
-def test_two_processes_learn_what_one_learns(place, tmp_path, type):
+def test_two_processes_learn_what_one_learns(place, tmp_path, type, record_property):
     "`accelerate launch` with two processes on the CPU: the same curve"
     home, script = place[0], tmp_path/'together.py'
     script.write_text(TOGETHER)
@@ -359,9 +359,10 @@ def test_two_processes_learn_what_one_learns(place, tmp_path, type):
         assert r.returncode == 0, r.stderr[-3000:]
         curves.append(json.loads((tmp_path/name).read_text()))
     one, two = curves
-    assert len(one) == len(two) == 3
-    for a, b in zip(one, two):
-        for k in a: assert abs(a[k] - b[k]) <= 2e-3*abs(a[k]) + 1e-6, (k, a[k], b[k])
+    off = [max(abs(a[k] - b[k])/abs(a[k]) for k in a if a[k]) for a, b in zip(one, two)]
+    print(off)
+    record_property('figure', f'vocoder, {type}: the curve of two processes is that of one within {off[0]:.1e} after one step and {max(off):.1e} after six')
+    assert len(one) == len(two) == 6 and off[0] < 1e-4 and max(off) < 1e-2, off
 
 def test_two_processes_write_one_model(place, tmp_path):
     "The command itself, launched twice over: one speaks, one writes, the file is whole"

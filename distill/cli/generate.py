@@ -70,6 +70,8 @@ def generate(
 
     Existing files are left alone: a new sound gets a free name.
 
+    JSON: a list of {"path", "seed", "seconds", "sliders", "vocoder", "model", "model_id", "rate", "peak", "loudness", "problems", …}, one for each sound; peak and loudness in dB.
+
     \b
     Example:
       distill generate rain --seconds 3 -n 5 --slider brightness=6 --out takes
@@ -106,6 +108,8 @@ def replay(
     as_json: AsJson = False,
 ):
     """Make a sound again from what its file says, and compare the two.
+
+    JSON: {"path", "differs"}; differs is the largest difference of a sample, 0 where they are the same.
 
     \b
     Example:

@@ -25,14 +25,15 @@ def _show(bar, steps, minutes):
         bar.show(min(1., done), f'step {rec.step}, {held}, ' + (f'{_clock(rec.eta)} to go' if done < 1 else 'now finding the sliders'))
     return show
 
-def _train(corpus, name, models_dir, steps, minutes, seed, device, resume, again='The same command with --resume goes on.'):
+def _train(corpus, name, models_dir, steps, minutes, seed, device, resume, preset='auto', again='The same command with --resume goes on.'):
     "Train with a bar; on Ctrl-C say how to go on, and exit with 130"
     from distill.audio import default_steps
     from distill.pipeline import train_model
+    from distill.train import preset as settings
     note(corpus.report())
-    if steps is None and minutes is None: steps = default_steps(corpus)
+    if steps is None and minutes is None: steps = round(default_steps(corpus)*settings(preset, corpus, device).length)
     try:
-        with Progress('Training') as bar: return train_model(corpus, name, models_dir, steps, minutes, seed, device, resume, progress=_show(bar, steps, minutes))
+        with Progress('Training') as bar: return train_model(corpus, name, models_dir, steps, minutes, seed, device, resume, preset=preset, progress=_show(bar, steps, minutes))
     except KeyboardInterrupt:
         note(f'Interrupted; nothing is lost. {again}')
         raise typer.Exit(130)
@@ -47,6 +48,7 @@ def train(
     seed: Annotated[int, typer.Option(help=_help('seed'))] = 0,
     resume: Annotated[bool, typer.Option('--resume', help=_help('resume'))] = False,
     device: Annotated[str, typer.Option(help=_help('device'))] = 'auto',
+    preset: Annotated[str, typer.Option(help=_help('preset'))] = 'auto',
     models_dir: ModelsDir = None,
     as_json: AsJson = False,
 ):
@@ -62,7 +64,7 @@ def train(
     """
     from distill.audio import Corpus
     from distill.models.persistence import load_model
-    made = _train(Corpus(folder), name, models_dir, steps, minutes, seed, device, resume)
+    made = _train(Corpus(folder), name, models_dir, steps, minutes, seed, device, resume, preset)
     if as_json: print_json(asdict(made))
     else:
         held = f'held-out error {made.held_out:.2f} nats' if made.held_out is not None else 'nothing was held out of so few files'
@@ -110,7 +112,7 @@ def demo(
     try: demo_corpus(sounds, seed)
     except OSError as e: raise write_error(sounds, e) from e
     note('2  Training on it')
-    made = _train(Corpus(sounds), 'demo', models, steps, None, seed, 'auto', checkpoint_path(models, 'demo').exists(), 'The same command goes on.')
+    made = _train(Corpus(sounds), 'demo', models, steps, None, seed, 'auto', checkpoint_path(models, 'demo').exists(), again='The same command goes on.')
     note('3  Generating three sounds of 1, 2 and 3 seconds')
     model = load_model(made.path)
     takes = [generate(model, seconds=s, seed=seed + s) for s in (1, 2, 3)]

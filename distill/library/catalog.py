@@ -297,7 +297,7 @@ def make_card(
 ) -> dict:                               # ready for `json.dumps`
     "The card of a model"
     return dict(format=MODEL_FORMAT_MARKER, version=SAVED_MODEL_VERSION, metadata=metadata.to_dict(),
-                vocoder=vocoder and asdict(vocoder), sizes=sizes or {}, library_version=__version__)
+                vocoder=vocoder and {k: v for k, v in asdict(vocoder).items() if v is not None or k not in ('held_out', 'griffin_lim')}, sizes=sizes or {}, library_version=__version__)
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class ModelEntry(ModelMetadata):

@@ -329,5 +329,5 @@ def hear(self: CorpusPanel):
     "Put the sound that was clicked into the player"
     if self.corpus is None or self.map.selected < 0: return
     i = self.map.selected
-    self.player.put(Sound(self.corpus[i]), self.corpus.names[i])
+    self.player.put(Sound(self.corpus[i].numpy()), self.corpus.names[i])
     show(self.player)

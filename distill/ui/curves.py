@@ -8,7 +8,7 @@ import os
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter
+from matplotlib.ticker import LogLocator, NullLocator
 
 # %% auto #0
 __all__ = ['training_history', 'kept_epoch', 'loss_curves']
@@ -60,10 +60,10 @@ def loss_curves(
     found = {k: v for k, v in _histories(source).items() if of in ('', k)}
     if not found: raise UserError(f'This {"file" if of else "model"} has no record of {f"a {of}" if of else "its"} training, so there are no curves to draw.')
     fig = _Curves(figsize=(size[0], size[1]*len(found)), dpi=80, layout='constrained')
-    for (kind, history), axes in zip(found.items(), fig.subplots(len(found), 2, squeeze=False, width_ratios=(2, 1))):
+    for (kind, history), (left, right) in zip(found.items(), fig.subplots(len(found), 2, squeeze=False, width_ratios=(2, 1))):
         if not all(isinstance(h, dict) and _FIELDS <= h.keys() for h in history): raise UserError(f"The record of this {kind}'s training is damaged, so there are no curves to draw.")
-        (_draw_vocoder if kind == 'vocoder' else _draw_model)(*axes, history, '.-' if len(history) < 30 else '-')
-        for ax in map(grey, axes):
+        (_draw_vocoder if kind == 'vocoder' else _draw_model)(left, right, history, '.-' if len(history) < 30 else '-')
+        for ax in grey(left), grey(right):
             ax.set_xlabel('epoch'); ax.set_xlim(0, max(2, history[-1]['epoch'])*1.02)
             ax.xaxis.get_major_locator().set_params(integer=True)
             ax.legend(fontsize=8, frameon=False, labelcolor=GREY)
@@ -96,6 +96,6 @@ def _draw_vocoder(left, right, history, line):
         told = [(h['epoch'], h['parts'][part]) for h in history if h['parts'].get(part)]           # 0 while nobody listens to it
         if told: left.plot(*zip(*told), line, color=colour, label=part.replace('_', ' '))
     left.set_yscale('log')
-    left.yaxis.set_major_formatter('{x:g}'); left.yaxis.set_minor_formatter(NullFormatter())
+    left.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5))); left.yaxis.set_major_formatter('{x:g}'); left.yaxis.set_minor_locator(NullLocator())
     if held := list(_held(history)): right.plot(*held, line, color='#ef6c00', label='held-out distance')
     if (reference := history[-1].get('reference')) is not None: right.axhline(reference, color=GREY, ls='--', lw=1, label='Griffin-Lim')

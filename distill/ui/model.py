@@ -13,7 +13,7 @@ import torch
 from fastcore.basics import patch
 
 # %% auto #0
-__all__ = ['MOST', 'edit_model', 'copy_model', 'strength_text', 'SliderRow', 'Take', 'ModelPanel']
+__all__ = ['MOST', 'edit_model', 'copy_model', 'strength_text', 'range_text', 'SliderRow', 'Take', 'ModelPanel']
 
 # %% ../../nbs/12_ui.model.ipynb #7abcae0a
 from ..core import UserError
@@ -49,6 +49,18 @@ def strength_text(
     if s.rho is None: return f'{100*s.share:.0f} % of variety'
     return f'effect ρ {s.rho:.2f}' + ('' if s.covered is None else f', {100*s.covered:.0f} % of range')
 
+_UNITS = {**dict.fromkeys(('brightness', 'pitch'), (lambda v: 2**v, 'Hz')), **dict.fromkeys(('attack', 'decay'), (lambda v: 1000*10**v, 'ms')),
+          **dict.fromkeys(('warmth', 'noisiness', 'harmonicity', 'loudness', 'space'), (float, 'dB')), 'density': (float, 'a second'), 'pulse': (float, ''), 'roughness': (float, '')}
+
+def range_text(
+    s,        # a slider of the analysis
+) -> str:
+    "What lies at a slider's two ends, in the unit of what it is named after"
+    to, unit = _UNITS.get(s.descriptor, (float, 'spreads'))
+    low, high = to(s.values[0]), to(s.values[-1])
+    shown = lambda v: f'{v:.1f}' if max(abs(low), abs(high)) < 100 else f'{v:,.0f}'.replace(',', ' ')
+    return f'{shown(low)} … {shown(high)} {unit}'.strip().replace('-', '−')
+
 class SliderRow(W.HBox):
     "A slider with its strength, whether it is set or free, and a lock"
     def __init__(self, slider):
@@ -57,17 +69,11 @@ class SliderRow(W.HBox):
                                       style=dict(description_width='110px'), layout=dict(width='auto', flex='1 1 260px', min_width='220px'))
         self.set = W.ToggleButton(False, description='free', tooltip='Set: as the slider says. Free: drawn by the seed.', layout=dict(width='52px'))
         self.lock = W.ToggleButton(False, icon='unlock', tooltip='Lock: Centre, Randomise and Free leave it as it is', layout=dict(width='36px'))
-        self.range = W.HTML(f'<span class="distill-dim" style="white-space:nowrap;font-size:12px">{html.escape(strength_text(slider))} · {self._unit()}</span>', layout=dict(width='250px'))
+        self.range = W.HTML(f'<span class="distill-dim" style="white-space:nowrap;font-size:12px">{html.escape(strength_text(slider))} · {html.escape(range_text(slider))}</span>', layout=dict(width='290px'))
         self.position.observe(self._moved, 'value')
         self.set.observe(self._shown, 'value'); self.lock.observe(self._shown, 'value')
         super().__init__([self.position, self.set, self.lock, self.range])
         self.add_class('distill-wrap')
-
-    def _unit(self):
-        "What its ends are"
-        low, high = getattr(self.slider, 'low', None), getattr(self.slider, 'high', None)
-        if not isinstance(low, (int, float)) or not isinstance(high, (int, float)): low, high = self.slider.values[0], self.slider.values[-1]
-        return html.escape(f'{low:.1f} … {high:.1f} {getattr(self.slider, "unit", "") or "spreads"}')
 
     def _moved(self, _): self.set.value = True
     def _shown(self, _):
@@ -81,7 +87,7 @@ class SliderRow(W.HBox):
 
     def still(self): return f'<div>{html.escape(self.slider.name)}: <b>{self.position.value if self.set.value else "free"}</b> {self.range.value}</div>'
 
-# %% ../../nbs/12_ui.model.ipynb #ea216948
+# %% ../../nbs/12_ui.model.ipynb #c0e2c179
 class Take(W.VBox):
     "A sound that was made, with its player and its picture"
     def __init__(self, panel, sound, name, settings):
@@ -106,7 +112,7 @@ class Take(W.VBox):
         level = 20*np.log10(max(float(np.abs(self.sound.samples).max()), 1e-6))
         return ' · '.join([', '.join([*(f'{k} {v:g}' for k, v in i['sliders'].items()), *more]) or 'all sliders free', i['vocoder'], f'peak {level:.0f} dBFS'])
 
-# %% ../../nbs/12_ui.model.ipynb #13b28fc4
+# %% ../../nbs/12_ui.model.ipynb #327f0e14
 _FORMATS = ['wav', 'flac', 'ogg', 'mp3']
 MOST = 8    # takes at once
 
@@ -123,8 +129,8 @@ class ModelPanel(Panel):
         number = lambda kind, value, text, w, **kw: kind(value, description=text, layout=dict(width=f'{w + 80}px'), style=dict(description_width=f'{w}px'), **kw)
         self.seconds = number(W.BoundedFloatText, 1., 'seconds', 55, min=.05, max=LONGEST, step=.1)
         self.seed = number(W.BoundedIntText, 0, 'seed', 35, min=0, max=2**31 - 1)
-        self.count = number(W.BoundedIntText, 1, 'how many', 65, min=1, max=MOST)
-        self.density = number(W.BoundedFloatText, 0., 'a second', 55, min=0, max=DENSEST, step=.5, tooltip='Sounds a second, laid over one another; 0: one after the other, as long as they are')
+        self.count = number(W.BoundedIntText, 1, 'how many', 75, min=1, max=MOST)
+        self.density = number(W.BoundedFloatText, 0., 'sounds a second', 125, min=0, max=DENSEST, step=.5, tooltip='Sounds a second, laid over one another; 0: one after the other, as long as they are')
         self.width = W.FloatSlider(0, min=0, max=1, step=.05, description='width', tooltip='0 is mono, 1 two sides that share nothing', layout=dict(width='230px'), style=dict(description_width='40px'))
         self.vocoder = W.Dropdown(options=['auto', 'own', 'base', 'griffin-lim'], description='vocoder', layout=dict(width='180px'), style=dict(description_width='55px'))
         self.like = self.watch(W.Text('', description='like', placeholder='a sound to vary: a file', continuous_update=False, layout=dict(width='300px'), style=dict(description_width='55px')), self._look_like, 'like')
@@ -171,7 +177,7 @@ class ModelPanel(Panel):
 
     def __repr__(self): return f'ModelPanel({self.loaded.metadata.name!r}, {len(self.takes)} takes, {len(self.kept)} kept)'
 
-# %% ../../nbs/12_ui.model.ipynb #327f0e14
+# %% ../../nbs/12_ui.model.ipynb #347d1855
 _EXTRA = dict(density=0., width=0., vocoder='auto', like='')   # settings that are named only where they are not these
 
 @patch
@@ -208,7 +214,7 @@ def _swap(self: ModelPanel, old, new):
     self._slots[old] = self.values() | dict(variation=self.variation.value)
     self.put(self._slots.get(new, self._slots[old]))
 
-# %% ../../nbs/12_ui.model.ipynb #347d1855
+# %% ../../nbs/12_ui.model.ipynb #f5d797e2
 @patch
 def generate(self: ModelPanel):
     "Make takes; those that were not kept give way, and lie in the history"
@@ -223,8 +229,9 @@ def generate(self: ModelPanel):
     for t in old: close_all(t)
     if self.next_seeds.value: self.seed.value = v['seed'] + self.count.value
     self.say('')
-    for t in fresh: t.file = self.history.add(t.sound)
-    self.say(self.history.note)
+    for t in fresh:
+        t.file = self.history.add(t.sound)
+        if self.history.note: self.say(self.history.note)
 
 @patch
 def keep(self: ModelPanel, take: Take):
@@ -259,7 +266,7 @@ def _show_takes(self: ModelPanel):
     self.takes_box.children = self.takes
     self.kept_box.children = [W.HTML(f'<h4>Kept ({len(self.kept)})</h4>'), *self.kept] if self.kept else []
 
-# %% ../../nbs/12_ui.model.ipynb #f5d797e2
+# %% ../../nbs/12_ui.model.ipynb #7cd5a612
 @patch
 def export(self: ModelPanel, take: Take) -> Path:
     "Write a take into the export folder, under a name that is free"
@@ -280,7 +287,7 @@ def _write(self: ModelPanel, take):
     while (path := folder/f'{stem}{f"_{n}" if n else ""}.{self.format.value}').exists(): n += 1
     return save_sound(take.sound, path)
 
-# %% ../../nbs/12_ui.model.ipynb #7cd5a612
+# %% ../../nbs/12_ui.model.ipynb #a24ef928
 @patch
 def _show_presets(self: ModelPanel, chosen=None):
     have = list(presets(self.loaded))

@@ -93,8 +93,8 @@ class VocoderPanel(Panel):
         self.folder = self.watch(W.Text(str(folder), description='sounds', placeholder='a folder', **wide), self.read, 'folder')
         self.drop = Drop(self, into, self.choose)
         self.type = self.watch(W.Dropdown(options=TYPES, description='type', style=dict(description_width='60px'), layout=dict(width='200px')), self._ask)
-        self.minutes = self.watch(W.BoundedFloatText(0, min=0, max=10_000, step=1, description='minutes at most (0: all it takes)', style=dict(description_width='200px'), layout=dict(width='280px')), self._ask, 'minutes')
-        self.every = W.BoundedIntText(2, min=1, max=1000, description='epochs between previews', style=dict(description_width='155px'), layout=dict(width='225px'))
+        self.minutes = self.watch(W.BoundedFloatText(0, min=0, max=10_000, step=1, description='minutes at most (0: all it takes)', style=dict(description_width='225px'), layout=dict(width='305px')), self._ask, 'minutes')
+        self.every = W.BoundedIntText(2, min=1, max=1000, description='epochs between previews', style=dict(description_width='175px'), layout=dict(width='245px'))
         self.about, self.cost, self.status, self.curves = W.HTML(), W.HTML(), W.HTML(), W.HTML()
         self.bar = W.IntProgress(0, max=1, layout=dict(width='auto', max_width='640px'))
         self.original, self.preview = (Player(Sound(np.zeros(4800)), t) for t in ('original', 'through the vocoder'))
@@ -256,7 +256,7 @@ def _show_state(self: VocoderPanel):
                    (self.play, has and not running), (self.bar, bool(t))): show(w, yes)
     for w in (self.model, self.folder, self.type, self.minutes): w.disabled = running
     self.stop.description = 'Stop now' if running and t.stopping else 'Stop'
-    self.about.value = f'<div class="distill-dim">{html.escape(resolve_vocoder(m).why)}</div>' if m and not running else ''
+    self.about.value = f'<div class="distill-dim">{html.escape(resolve_vocoder(m).why)}</div>' if m and not (t and t.state in ('running', 'done')) else ''
     self.cost.value = f'<div class="distill-cost">{html.escape(self._cost_text())}</div>'
     self.status.value = f'<div class="distill-status" role="status">{html.escape(status_text(t))}</div>' if t else '<div class="distill-status">A vocoder training of this model is unfinished.</div>' if waits else ''
     if t and t.plan and t.records: self.bar.max, self.bar.value = max(t.plan.steps, t.records[-1]['step']), t.records[-1]['step']
@@ -266,6 +266,7 @@ def _show_state(self: VocoderPanel):
 def _cost_text(self: VocoderPanel) -> str:
     "What a training will take"
     if self.running: return f'{self.training.plan}' if self.training.plan else 'Looking at the sounds …'
+    if self.training and self.training.state == 'done': return ''
     if self.loaded is None or self.corpus is None: return 'Choose a model and a folder of sounds; what a training will take is said before it starts.'
     e = self.estimate
     return 'Finding out what it will take …' if e and e.state == 'running' else f'{e.plan}' if e and e.plan else ''

@@ -6,6 +6,7 @@
 from __future__ import annotations
 import atexit, threading
 from dataclasses import asdict
+from typing import Any
 
 # %% auto #0
 __all__ = ['Enough', 'Work', 'stop_all']
@@ -30,7 +31,8 @@ class Work:
     ):
         self.key, self.name, self.records, self.listeners = str(key), name, list(records), [tell] if tell else []
         if self.key in self.running: raise UserError(f'A {self.thing} of {name!r} is running: wait for it, or stop it.')
-        self.result, self.state, self.error, self.eta = None, 'running', None, None
+        self.result: Any = None
+        self.state, self.error, self.eta = 'running', None, None
         self._after_epoch, self.now = threading.Event(), threading.Event()
         self.running[self.key] = self
         self.thread = threading.Thread(target=self._run, name=f'{self.thing} of {name}', daemon=True)
