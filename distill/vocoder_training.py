@@ -31,7 +31,7 @@ class VocoderConfig:
     type: str = 'fourier'          # 'fourier' or 'hifigan_v2'
     batch: int = 8                 # crops a step
     frames: int = 40               # mel frames a crop
-    lr: float = 1e-3               # learning rate of AdamW (Loshchilov & Hutter 2019)
+    lr: float = 5e-4               # learning rate of AdamW (Loshchilov & Hutter 2019)
     lr_warmup: int = 20            # steps over which it rises from zero
     discriminators: str = 'none'   # 'none', 'small' (a processor can bear them) or 'full' (Kong et al. 2020)
     adversarial_after: int = 500   # steps before the discriminators are listened to
@@ -39,7 +39,7 @@ class VocoderConfig:
     ema: float = .99               # decay of the running mean of the weights, which is what is kept
     hold_out: float = .15          # share of the files kept aside to measure on
     epoch: int = 50                # steps in an epoch
-    bf16: bool = False             # on a graphics card, convolve HiFi-GAN and the discriminators in bfloat16
+    bf16: bool = False             # on a graphics card, let the discriminators convolve in bfloat16
     seed: int = 0                  # of weights, crops and phases
 
     def __post_init__(self):
@@ -158,13 +158,13 @@ def batch(self: VocoderTraining):
 @patch
 def draw(self: VocoderTraining, m, p):
     "What the net in training makes of mels and phases"
-    if p is None: return self.net(m).float()
+    if p is None: return self.net(m)
     return self.net.draw(m, magnitudes(self.mel, m), torch.polar(torch.ones_like(p), p))
 
 @patch
-def _lean(self: VocoderTraining, net):
-    "Convolutions in bfloat16 where that was asked for; the Fourier vocoder, which computes more than it convolves, stays exact"
-    return torch.autocast(self.device.type, torch.bfloat16, enabled=self.cfg.bf16 and self.device.type == 'cuda' and not isinstance(net, Fourier))
+def _lean(self: VocoderTraining):
+    "bfloat16 for the discriminators, where that was asked for; what makes the sound stays exact, its quiet parts would be rounded away"
+    return torch.autocast(self.device.type, torch.bfloat16, enabled=self.cfg.bf16 and self.device.type == 'cuda')
 
 @patch
 def _share(self: VocoderTraining, net):
@@ -178,19 +178,19 @@ def _share(self: VocoderTraining, net):
 def losses(self: VocoderTraining, x, m, p, random) -> dict:
     "The generator's loss and its named parts; with discriminators also theirs, after their step"
     c, edge = self.cfg, _MARGIN*self.mel.cfg.hop
-    with self._lean(self.net): y = self.draw(m, p)
+    y = self.draw(m, p)
     y, x = y[:, edge:-edge], x[:, edge:-edge]
     heard = self.judges is not None and self.done >= c.adversarial_after
     real = fake = ()
     if heard:
         a, b = turned(x, y, make_generator(int(torch.randint(2**62, (), generator=random))))
-        with self._lean(self.judges): judged = discriminator_loss(self.judges(a), self.judges(b.detach()))
+        with self._lean(): judged = discriminator_loss(self.judges(a), self.judges(b.detach()))
         self.judges_opt.zero_grad(set_to_none=True)
         judged['loss'].backward()
         self._share(self.judges)
         self.judges_opt.step()
         self.judges.requires_grad_(False)
-        with self._lean(self.judges): real, fake = self.judges(a), self.judges(b)
+        with self._lean(): real, fake = self.judges(a), self.judges(b)
         self.judges.requires_grad_(True)
     parts = generator_loss(self.mel, y, x, fake, real)
     out = dict(generator=parts['loss'], mel=parts['mel'], feature_matching=parts['features'])

@@ -46,7 +46,7 @@ def train_vocoder(
     minutes: Annotated[Optional[float], typer.Option(help=_help('minutes'))] = None,
     steps: Annotated[Optional[int], typer.Option(help=_help('steps'))] = None,
     epochs: Annotated[Optional[int], typer.Option(help=_help('epochs'))] = None,
-    lr: Annotated[float, typer.Option(help=_help('lr'))] = 1e-3,
+    lr: Annotated[float, typer.Option(help=_help('lr'))] = 5e-4,
     batch_size: Annotated[int, typer.Option(help=_help('batch_size'))] = 8,
     discriminators: Annotated[Optional[str], typer.Option(help=_help('discriminators'))] = None,
     checkpoint_interval: Annotated[int, typer.Option(help=_help('checkpoint_interval'))] = 1,

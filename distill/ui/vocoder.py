@@ -195,6 +195,7 @@ def begin(self: VocoderPanel, resume: bool = False, force: bool = False):
     self.loaded = load_model(self.loaded.path)
     if self.loaded.vocoder_state and not (resume or force): return self._sure(True)
     self._sure(False)
+    self.estimate = None                          # it was of what was wanted then
     self.training = VocoderTraining(self.loaded, self.corpus, self._heard, resume=resume, force=force, **self._asked())
     self._show_state()
 
@@ -266,7 +267,6 @@ def _show_state(self: VocoderPanel):
 def _cost_text(self: VocoderPanel) -> str:
     "What a training will take"
     if self.running: return f'{self.training.plan}' if self.training.plan else 'Looking at the sounds …'
-    if self.training and self.training.state == 'done': return ''
     if self.loaded is None or self.corpus is None: return 'Choose a model and a folder of sounds; what a training will take is said before it starts.'
     e = self.estimate
     return 'Finding out what it will take …' if e and e.state == 'running' else f'{e.plan}' if e and e.plan else ''
