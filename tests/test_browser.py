@@ -19,6 +19,7 @@ def test_the_front_page_in_jupyterlab(tmp_path):
         nb = jlab.open_notebook(page, url, 'front.ipynb')
         assert nb.run_all(300) == []
         assert page.locator('.jp-OutputArea-output table.dataframe tbody tr').count() >= 1
-        assert page.evaluate(DURATIONS) == pytest.approx([2.], abs=.01)      # what the page asks for
+        recorded, *made = page.evaluate(DURATIONS)
+        assert .1 < recorded < 5 and made == pytest.approx([1.5, 1.5], abs=.01)      # what the page asks for
         jlab.SHOTS.mkdir(exist_ok=True); page.screenshot(path=jlab.SHOTS/'front-page.png')
         assert not page.errors
