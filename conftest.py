@@ -34,6 +34,12 @@ def _own_folders():
     with own_folders(): yield
 
 
+@pytest.fixture
+def unnamed(monkeypatch):
+    "Sliders without names, for tests of something else: naming takes longer than a short training, and has tests of its own"
+    monkeypatch.setattr('distill.pipeline.name_sliders', lambda net, mel, analysis: analysis)
+
+
 def pytest_addoption(parser):
     g = parser.getgroup('notebooks')
     g.addoption('--nb-flags', default='', help='test flags to run that settings.ini skips, e.g. "slow gpu"')

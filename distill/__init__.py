@@ -31,6 +31,7 @@ _lazy = {
     'replay': 'distill.generation',
     'History': 'distill.takes',
     'meter': 'distill.space',
+    'report': 'distill.reports',
     'train_model': 'distill.pipeline',
     'bundle_vocoder': 'distill.pipeline',
     'train_vocoder': 'distill.vocoder_training',
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from .models.persistence import load_model, save_model
     from .models.vae import ConvVAE, VAEConfig
     from .pipeline import bundle_vocoder, train_model
+    from .reports import report
     from .space import meter
     from .takes import History
     from .train import fit

@@ -380,7 +380,7 @@ class Corpus:
     ):
         self.folder, self.segment_length = Path(folder).expanduser(), segment
         if not self.folder.exists(): raise MissingFile(f'There is no folder {self.folder}: check the name or give its whole path.')
-        if not self.folder.is_dir(): raise UserError(f'{self.folder} is a file, not a folder: give the folder that it is in.')
+        if not self.folder.is_dir(): raise UserError(f"{self.folder} is a file, not a folder: {'unpack it and give the folder with the sounds' if self.folder.suffix.lower() in ('.zip', '.rar', '.7z', '.tar', '.gz', '.tgz') else 'give the folder that it is in'}.")
         assert segment >= 2
         self.files, self.cache_trouble = _listing(self.folder), ''
         self._cache = cache_folder().absolute()/'audio' if cache else None
@@ -444,6 +444,10 @@ class Corpus:
     def fingerprint(self) -> str:
         "Changes when the used sounds or their order do, and only then"
         return hashlib.sha256(''.join(f['sound'] for f in self._facts).encode()).hexdigest()[:32]
+    @property
+    def hashes(self) -> list[str]:
+        "One for each used sound: it changes when the sound does, and not with the file's name"
+        return [f['sound'][:16] for f in self._facts]
 
 # %% ../nbs/01_audio.ipynb #200d7671
 @patch

@@ -5,12 +5,12 @@
 # %% ../nbs/06_descriptors.ipynb #253f84d2
 from __future__ import annotations
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 # %% auto #0
-__all__ = ['DESCRIPTORS', 'Frames', 'brightness', 'warmth', 'noisiness', 'roughness', 'pitch', 'harmonicity', 'attack', 'decay',
-           'density', 'pulse', 'loudness', 'space', 'describe']
+__all__ = ['DESCRIPTORS', 'PICTURED', 'Frames', 'brightness', 'warmth', 'noisiness', 'roughness', 'pitch', 'harmonicity',
+           'attack', 'decay', 'density', 'pulse', 'loudness', 'space', 'describe']
 
 # %% ../nbs/06_descriptors.ipynb #013ad066
 import torch
@@ -26,8 +26,10 @@ class Frames:
     power: torch.Tensor    # (b,m,f) power of the mel rows
     total: torch.Tensor    # (b,f) power of a frame
     share: torch.Tensor    # (b,f) a frame's part of the sound's power; sums to 1
-    spectrum: torch.Tensor # (b,k,f) magnitudes
+    spectrum: torch.Tensor # (b,k,f) magnitudes: of Fourier bins, or the means over the mel rows
     level: torch.Tensor    # (b,n) root mean square of every 128 samples, in dB
+    hz: torch.Tensor       # (k,) where each lies; none is 0, so that they have logarithms
+    width: torch.Tensor    # (k,) for how many Fourier bins each stands
     cfg: object            # the `MelConfig`
 
     @classmethod
@@ -38,55 +40,60 @@ class Frames:
         "Prepare sounds for the descriptors"
         square = F.avg_pool1d(F.pad(x, (0, -x.shape[-1] % _STEP))[:, None].square(), _STEP)[:, 0]
         spectrum = mel.stft(x).abs()
-        return cls._of(spectrum, mel.bank @ spectrum, square, mel)
+        return cls._of(spectrum, mel.bank @ spectrum, square, cls._bins(mel), torch.ones(spectrum.shape[1]), mel)
 
     @classmethod
     def of_mel(cls,
         log_mel,   # (b,m,f)
         mel: Mel,
     ):
-        "The same from pictures: no sound is made, attacks are known to a frame only"
-        spectrum = mel.magnitude(log_mel)
-        square = spectrum.square().sum(1)*2/mel.window.sum()**2
-        return cls._of(spectrum, log_mel.exp(), square.repeat_interleave(mel.cfg.hop//_STEP, 1), mel)
+        "The same from pictures: no sound is made, attacks are known to a frame only, and partials not at all"
+        rows, area = log_mel.exp(), mel.bank.sum(1).clamp(min=1e-9)
+        spectrum = rows/area[:, None]
+        hz, width = (mel.bank @ cls._bins(mel))/area, (mel.bank/mel.bank.sum(0).clamp(min=1e-9)).sum(1)
+        square = width @ spectrum.square()*2/mel.window.sum()**2
+        return cls._of(spectrum, rows, square.repeat_interleave(mel.cfg.hop//_STEP, 1), hz.clamp(min=10.), width, mel)
+
+    @staticmethod
+    def _bins(mel): return torch.linspace(0, mel.cfg.sample_rate/2, mel.bank.shape[1]).clamp(min=10.)
 
     @classmethod
-    def _of(cls, spectrum, rows, square, mel):
+    def _of(cls, spectrum, rows, square, hz, width, mel):
         power = rows.square() + 1e-12
         total = power.sum(1)
-        return cls(power, total, total/total.sum(1, keepdim=True), spectrum, 10*(square + 1e-10).log10(), mel.cfg)
+        return cls(power, total, total/total.sum(1, keepdim=True), spectrum, 10*(square + 1e-10).log10(), hz, width, mel.cfg)
 
     def mean(self, per_frame): # (b,f) -> (b,)
         "The mean over time, louder frames counting more"
         return (per_frame*self.share).sum(1)
 
+    @property
+    def fine(self):
+        "Whether the spectrum is of Fourier bins"
+        return len(self.hz) == self.cfg.n_fft//2 + 1
+
     @cached_property
     def some(self):
         "Every fourth frame, for what is costly to measure"
         share = self.share[:, ::4]
-        return Frames(self.power[..., ::4], self.total[:, ::4], share/share.sum(1, keepdim=True), self.spectrum[..., ::4], self.level, self.cfg)
-
-    @property
-    def hz(self):
-        "(k,) frequency of the Fourier bins; the lowest is not 0, so that it has a logarithm"
-        return torch.linspace(0, self.cfg.sample_rate/2, self.spectrum.shape[1]).clamp(min=10.)
+        return replace(self, power=self.power[..., ::4], total=self.total[:, ::4], share=share/share.sum(1, keepdim=True), spectrum=self.spectrum[..., ::4])
 
 # %% ../nbs/06_descriptors.ipynb #0839a77e
 def brightness(s: Frames): # -> (b,) octaves above 1 Hz
     "Spectral centroid: the mean frequency, weighted by magnitude, on a scale of octaves"
-    c = (s.spectrum*s.hz.log2()[:, None]).sum(1)/(s.spectrum.sum(1) + 1e-9)
-    return s.mean(c)
+    return s.mean((s.width*s.hz.log2()) @ s.spectrum/(s.width @ s.spectrum + 1e-9))
 
 def warmth(s: Frames): # -> (b,) dB
     "Low-mid balance: power from 100 to 500 Hz against power above"
-    e = s.spectrum.square()
+    e = s.spectrum.square().sum(2)
     low, high = (s.hz >= 100) & (s.hz < 500), s.hz >= 500
-    return 10*((e[:, low].sum((1, 2)) + 1e-9)/(e[:, high].sum((1, 2)) + 1e-9)).log10()
+    return 10*((e @ (s.width*low) + 1e-9)/(e @ (s.width*high) + 1e-9)).log10()
 
 def noisiness(s: Frames): # -> (b,) dB, at most 0
     "Spectral flatness from 100 Hz to 12 kHz: 0 for white noise, far below for a tone"
-    e = s.spectrum[:, (s.hz >= 100) & (s.hz <= 12_000)].square() + 1e-9
-    return s.mean(10*(e.log().mean(1) - e.mean(1).log())/math.log(10))
+    band = (s.hz >= 100) & (s.hz <= 12_000)
+    e, w = s.spectrum[:, band].square() + 1e-9, s.width[band]/s.width[band].sum()
+    return s.mean(10*(w @ e.log() - (w @ e).log())/math.log(10))
 
 def roughness(s: Frames, peaks=16): # -> (b,)
     "Beating between neighbouring partials (Vassilakis 2001): the logarithm of its sum over pairs of spectral peaks"
@@ -174,17 +181,20 @@ def loudness(s: Frames): # -> (b,) dB
     return 10*s.total.mean(1).log10()
 
 def space(s: Frames): # -> (b,) dB
-    "Late energy: power from a fifth of a second after the loudest moment on, against all of it"
-    f = torch.arange(s.total.shape[1]) - s.total.argmax(1, keepdim=True)
-    late = (s.total*(f > .2*s.cfg.sample_rate/s.cfg.hop)).sum(1)
-    return 10*((late + 1e-9)/s.total.sum(1)).log10().clamp(min=-6)
+    "Late energy: power that comes over a fifth of a second after the first tenth of it, against all of it"
+    begun = _reaches(s.share.cumsum(1), torch.full_like(s.share[:, :1], .1))[:, None]
+    late = (torch.arange(s.share.shape[1]) - begun - .2*s.cfg.sample_rate/s.cfg.hop).clamp(0, 1)
+    return 10*((s.total*late).sum(1) + 1e-9).div(s.total.sum(1)).log10().clamp(min=-6)
 
 # %% ../nbs/06_descriptors.ipynb #6fb96187
 DESCRIPTORS = {f.__name__: f for f in (brightness, warmth, noisiness, roughness, pitch, harmonicity, attack, decay, density, pulse, loudness, space)}
+PICTURED = tuple(name for name in DESCRIPTORS if name not in ('roughness', 'pitch', 'harmonicity'))   # what pictures tell, too
 
 @torch.no_grad()
 def describe(
     s: Frames,
-):             # (b,d), in the order of `DESCRIPTORS`
-    "Every descriptor of a batch of sounds"
-    return torch.stack([f(s) for f in DESCRIPTORS.values()], 1)
+    names=tuple(DESCRIPTORS),
+):             # (b,d), in the order of the names
+    "Descriptors of a batch of sounds; NaN for what a picture does not tell"
+    told = DESCRIPTORS if s.fine else PICTURED
+    return torch.stack([DESCRIPTORS[name](s) if name in told else s.total.new_full(s.total.shape[:1], math.nan) for name in names], 1)

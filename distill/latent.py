@@ -56,18 +56,19 @@ def predicted(
     slope = (1 - one**2)[..., None]*torch.einsum('eij,enjd->enid', w['inner'], slope)
     return out, (torch.einsum('eki,enid->endk', w['enter'], slope) + w['straight'].transpose(1, 2)[:, None]).mean(0)
 
-def _steered(w, states, outputs, axes, steps=6, damping=.1, stride=1.5): # (n,k) -> (n,k)
+def _steered(w, states, outputs, axes, steps=6, damping=.08, held=.05, stride=1.5): # (n,k) -> (n,k)
     "The states near the given ones where these outputs have these values, the other outputs keep theirs, and these axes have these coordinates"
     new, free = states.clone(), torch.ones(states.shape[1])
     for axis, v in axes.items(): new[:, axis], free[axis] = v, 0
     if not w: return new
     want = predicted(w, states)[0].clone()
-    for i, v in outputs.items(): want[:, i] = v
+    slack = torch.full(want.shape[1:], held)
+    for i, v in outputs.items(): want[:, i], slack[i] = v, damping
     for _ in range(steps):
         out, slope = predicted(w, new)
         slope = slope*free
         back = slope.transpose(1, 2)
-        move = (back @ torch.linalg.solve(slope @ back + damping*torch.eye(out.shape[1]), (want - out)[..., None]))[..., 0]
+        move = (back @ torch.linalg.solve(slope @ back + slack.diag(), (want - out)[..., None]))[..., 0]
         new = new + move*(stride/move.norm(dim=1, keepdim=True).clamp(min=stride))
     return new
 

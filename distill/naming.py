@@ -7,20 +7,18 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 # %% auto #0
-__all__ = ['NAMES', 'LEAST_EFFECT', 'spearman', 'name_sliders']
+__all__ = ['LEAST_EFFECT', 'spearman', 'name_sliders']
 
 # %% ../nbs/08_naming.ipynb #181415b6
 import torch
 from torch.nn import functional as F
 from .core import make_generator
-from .descriptors import DESCRIPTORS, Frames
+from .descriptors import PICTURED, Frames, describe
 from .latent import POSITIONS, LatentAnalysis, Slider, _positions, _steered, analyze, beginnings, predicted
 from .mel import Mel, griffin_lim
 from .models.vae import ConvVAE
 
 # %% ../nbs/08_naming.ipynb #8d58f047
-NAMES = tuple(DESCRIPTORS)
-_AGREE = .8          # rank correlation of a descriptor's values in pictures and in sounds, from which on pictures are believed
 _GOOD = .93, .25     # rank correlation and leakage that count as good while choosing: better than 0.9 and 0.3, since the choice flatters
 
 def _ranks(x): # (n,…) -> (n,…)
@@ -34,8 +32,7 @@ def spearman(x, y): # (n,…), (n,…) -> (…)
 
 class _Instrument:
     "A model that can be tried: states of an analysis in, descriptors of what they sound like out"
-    def __init__(self, model: ConvVAE, mel: Mel, a: LatentAnalysis):
-        self.model, self.mel, self.a, self.names = model, mel, a, NAMES
+    def __init__(self, model: ConvVAE, mel: Mel, a: LatentAnalysis): self.model, self.mel, self.a = model, mel, a
 
     @torch.no_grad()
     def describe(self,
@@ -45,15 +42,9 @@ class _Instrument:
         out = []
         for s in states.split(16):                     # small batches stay in the processor's cache
             pics = self.model.decode(self.a.windows(s).to(self.model.mean.device)).to(self.mel.window.device)
-            frames = Frames.of(griffin_lim(self.mel, self.mel.magnitude(pics), 4), self.mel) if aloud else Frames.of_mel(pics, self.mel)
-            out.append(torch.stack([DESCRIPTORS[n](frames) for n in self.names], 1).cpu())
+            frames = Frames.of(griffin_lim(self.mel, self.mel.magnitude(pics), 2), self.mel) if aloud else Frames.of_mel(pics, self.mel)
+            out.append(describe(frames, PICTURED).cpu())
         return torch.cat(out)
-
-    def choose_names(self, g, n=40):
-        "Keep the descriptors that pictures tell"
-        draws = beginnings(self.a, n, g)
-        agree = spearman(self.describe(draws), self.describe(draws, aloud=True))
-        self.names = tuple(name for name, v in zip(self.names, agree) if v >= _AGREE)
 
 # %% ../nbs/08_naming.ipynb #4cc91d88
 def _weights(k, d, g, nets=4, hidden=64):
@@ -66,12 +57,12 @@ def _weights(k, d, g, nets=4, hidden=64):
 def _each(w, x): # (e,n,k) -> (e,n,d)
     return torch.tanh(torch.tanh(x @ w['enter'] + w['enter_bias']) @ w['inner'] + w['inner_bias']) @ w['leave'] + w['leave_bias'] + x @ w['straight']
 
-def _fit(x, y, g, steps=1000, batch=128, blur=.1): # (n,k), (n,d)
+def _fit(x, y, g, steps=1000, batch=128, blur=.1, lr=.02): # (n,k), (n,d)
     "Weights that predict `y` from `x`, every net from its own batches"
     w = {k: v.requires_grad_() for k, v in _weights(x.shape[1], y.shape[1], g).items()}
-    opt = torch.optim.AdamW(w.values(), 3e-3, weight_decay=.02)
+    opt = torch.optim.AdamW(w.values(), lr, betas=(.9, .99), weight_decay=.02)
     for i in range(steps):
-        opt.param_groups[0]['lr'] = 3e-3*(1 - i/steps)
+        opt.param_groups[0]['lr'] = lr*(1 - i/steps)
         pick = torch.randint(len(x), (len(w['enter']), batch), generator=g)
         rows = x[pick] + blur*torch.randn(*pick.shape, x.shape[1], generator=g)
         loss = len(w['enter'])*F.smooth_l1_loss(_each(w, rows), y[pick], beta=.3)
@@ -94,7 +85,8 @@ class _Search:
 
     def moved(self, s, i, base, targets): # (t,n,k)
         "Sounds with descriptor `s[i]` at these values and the others of `s` as they are"
-        return torch.stack([_steered(self.only(s), base, {i: t}, {}) for t in targets])
+        to = torch.tensor(targets).repeat_interleave(len(base))
+        return _steered(self.only(s), base.repeat(len(targets), 1), {i: to}, {}).view(len(targets), *base.shape)
 
     def heard(self, states, aloud=False): # (t,n,k) -> (t,n,d)
         return self.scaled(self.inst.describe(states.flatten(0, 1), aloud)).view(*states.shape[:2], -1)
@@ -105,7 +97,7 @@ class _Search:
         where = torch.searchsorted(self.weight[order].cumsum(0), torch.tensor(at)).clamp(max=len(v) - 1)
         return v[where].tolist()
 
-def _learn(search, n=3000, around=16):
+def _learn(search, n=2000, around=16):
     "Fit the predictions: on draws, then on those and sounds that were moved by them"
     inst, g, a = search.inst, search.g, search.inst.a
     x = torch.cat([beginnings(a, n//2, g), beginnings(replace(a, near=2*a.near), n//2, g)])
@@ -113,16 +105,16 @@ def _learn(search, n=3000, around=16):
     near = y[:n//2]
     search.middle, search.unit = near.median(0).values, (near.quantile(.9, 0) - near.quantile(.1, 0)).clamp(min=1e-6)
     y = search.scaled(y)
-    search.w, base = _fit(x, y, g), beginnings(a, around, g)
-    for i in range(len(inst.names)):
-        others = [j for j in range(len(inst.names)) if j == i or torch.rand((), generator=g) < .7]
+    search.w, base = _fit(x, y, g, 700), beginnings(a, around, g)
+    for i in range(len(PICTURED)):
+        others = [j for j in range(len(PICTURED)) if j == i or torch.rand((), generator=g) < .7]
         states = search.moved(others, others.index(i), base, search.percentiles(i, (.01, .25, .5, .75, .99)))
         x, y = torch.cat([x, states.flatten(0, 1)]), torch.cat([y, search.heard(states).flatten(0, 1)])
     search.w = _fit(x, y, g)
 
 # %% ../nbs/08_naming.ipynb #3216afee
 LEAST_EFFECT = .2    # of the corpus's range, from end to end
-_GRID = (.01, .05, .15, .3, .5, .7, .85, .95, .99)
+_GRID = (.01, .05, .2, .5, .8, .95, .99)
 
 def _facts(y, s, i):
     "Rank correlation of what is heard with the order of the positions, its effect on all descriptors of `s`, monotone steps"
@@ -139,7 +131,7 @@ def _range(y, s, i):
     "The part of the grid that serves best, at least half of it"
     def worth(part):
         rho, effect, _ = _facts(y[part[0]:part[1]], s, i)
-        return min(rho, .93) + .25*min(effect[i].item(), .8) if effect[i] > LEAST_EFFECT else rho - 1
+        return min(rho, .95) + .1*min(effect[i].item(), .8) if effect[i] > LEAST_EFFECT else rho - 1
     return max(((a, b) for a in range(len(_GRID)) for b in range(a + 4, len(_GRID) + 1)), key=worth)
 
 def _tried(search, s, base):
@@ -154,7 +146,7 @@ def _tried(search, s, base):
 
 def _choose(search, base, most, least):
     "The best set of descriptors, with the range of each"
-    s, best = list(range(len(search.inst.names))), None
+    s, best = list(range(len(PICTURED))), None
     while s:
         ends, rho, effects = _tried(search, s, base)
         own, leak = effects.diagonal(), _leaks(effects)
@@ -197,13 +189,11 @@ def name_sliders(
     counts = torch.tensor([0] + [i + 1 for i, j in enumerate(a.after.tolist()) if j < 0]).diff()
     weight = torch.cat([torch.full((c,), 1/c) for c in counts.tolist()])/len(counts)
     search = _Search(_Instrument(model, mel, a), weight, make_generator(seed))
-    search.inst.choose_names(search.g)
-    if not search.inst.names: return a
     _learn(search)
-    s, ends, facts = _measured(search, *_choose(search, beginnings(a, 16, search.g), most, least), beginnings(a, 8, search.g), least)
+    s, ends, facts = _measured(search, *_choose(search, beginnings(a, 16, search.g), most, least), beginnings(a, 16, search.g), least)
     slopes = F.normalize(predicted(search.only(s), a.states)[1].mean(0), dim=1) if s else torch.zeros(0, len(a.spread))
     share = lambda u: (u*a.spread).square().sum().item()/total
-    sliders = [Slider(search.inst.names[i], (u*a.spread).abs().argmax().item(), share(u), tuple(torch.linspace(*e, len(POSITIONS)).tolist()), search.inst.names[i], **f)
+    sliders = [Slider(PICTURED[i], (u*a.spread).abs().argmax().item(), share(u), tuple(torch.linspace(*e, len(POSITIONS)).tolist()), PICTURED[i], **f)
                for i, u, e, f in zip(s, slopes, ends, facts)]
     for n, axis in enumerate(_rest(a, slopes, most - len(s))):
         sliders.append(Slider(f'other {n + 1}', axis, a.spread[axis].item()**2/total, _positions(a.states[:, axis], weight)))

@@ -5,21 +5,22 @@
 # %% ../nbs/11_pipeline.ipynb #0c3bee13
 from __future__ import annotations
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 # %% auto #0
 __all__ = ['Trained', 'checkpoint_path', 'train_model', 'Bundled', 'bundle_vocoder']
 
 # %% ../nbs/11_pipeline.ipynb #05b11d0a
-from .audio import Corpus
+import torch
+from .audio import Corpus, Sound
 from .core import UserError, choose_device, models_folder
 from .latent import analyze
 from .library.catalog import ModelLibrary, ModelMetadata, file_stem
-from .models.persistence import load_model, save_model, save_model_from_checkpoint
+from .models.persistence import load_model, resave, save_model_from_checkpoint
 from .naming import name_sliders
 from .train import VAETraining, fit, preset as settings
-from .vocoder import resolve_vocoder
+from .vocoder import Base, resolve_vocoder
 from .vocoder_training import VocoderConfig, VocoderTraining
 
 # %% ../nbs/11_pipeline.ipynb #0baf41ef
@@ -46,6 +47,30 @@ def _unless(stop, step):
         return step()
     return asking
 
+# %% ../nbs/11_pipeline.ipynb #9c4aab1c
+class _Previews:
+    "Pairs of sounds beside a model: the original, and what a training makes of it after every `every` epochs"
+    def __init__(self, models, name, corpus, rate, every, kind=''):
+        self.folder, self.rate, self.every, self.kind = models/'previews'/name, rate, every, kind
+        if not isinstance(every, int) or every < 0: raise UserError(f'preview_interval is {every!r}, must be a whole number, 0 or more.')
+        if every and self.folder.resolve().is_relative_to(corpus.folder.resolve()):
+            raise UserError(f'Previews would be written to {self.folder}, among the sounds that are learned from: keep the library elsewhere (--models-dir, models_dir=), or do without previews.')
+
+    def __call__(self, epoch, heard):
+        "Write what `heard()` gives, if it is time"
+        if not self.every or epoch % self.every: return
+        for name, x in zip(('original', f'epoch-{epoch:04}'), heard()):
+            Sound(x.cpu().numpy(), self.rate, dict(name=f'{self.folder.name}: {self.kind}{name}')).save(self.folder/f'{self.kind}{name}.wav')
+
+@torch.no_grad()
+def _through(task, corpus): # (t,), (t,)
+    "Three seconds of a held-out sound (else of a learned one), and what the averaged weights and the base vocoder make of them"
+    net, mel = task.average, task.mel
+    x = corpus[(task.held_files or task.train_files)[0]][:3*mel.cfg.sample_rate]
+    m = mel(x[None].to(task.device))
+    return x, Base(mel)(net.decode(net.encode(m)[0])[..., :m.shape[-1]])[0, :len(x)]
+
+# %% ../nbs/11_pipeline.ipynb #bd9fc145
 def train_model(
     corpus,                       # a `Corpus`, or a folder of sounds
     name: str,                    # what to call the model
@@ -57,8 +82,9 @@ def train_model(
     resume: bool = False,         # go on with the unfinished training of that name
     preset: str = 'auto',         # of settings: 'conservative', 'balanced', 'aggressive', or by the size of the corpus
     progress=None,                # called with every `Record`
+    preview_interval: int = 0,    # epochs between two previews in the library's folder `previews`: a held-out sound, and what is made of it by then; 0: none
     stop=None,                    # asked before every step; where it says True, training ends at once and the last whole epoch can be resumed
-) -> Trained:                     # after Ctrl-C the training can be resumed under the same name
+) -> Trained | None:              # after Ctrl-C the training can be resumed under the same name; None in all processes but the first
     "Train a model on a folder of sounds and put it into the library"
     metadata = ModelMetadata(name)
     checkpoint = checkpoint_path(models_dir, name)
@@ -66,17 +92,23 @@ def train_model(
         raise UserError(f'A training of {name!r} is unfinished: resume it (--resume, resume=True), choose another name, or delete {checkpoint}.')
     if not isinstance(corpus, Corpus): corpus = Corpus(corpus)
     task = VAETraining(corpus, cfg=settings(preset, corpus, device, seed=seed), device=device)
+    previews = _Previews(models_folder(models_dir), file_stem(name), corpus, task.mel.cfg.sample_rate, preview_interval)
     if stop: task.step = _unless(stop, task.step)
+    task.wait()                                                           # all have looked for a checkpoint before one writes it
     for rec in fit(task, steps, minutes, checkpoint, resume):
-        if progress: progress(rec)
+        if task.first: previews(rec.epoch, lambda: _through(task, corpus))
+        if task.first and progress: progress(rec)
+    if not task.first: return None
     analysis = name_sliders(task.model, task.mel, analyze(task.model, task.mels))
-    path = save_model_from_checkpoint(checkpoint, metadata, models_folder(models_dir), analysis)
+    hashes = corpus.hashes
+    sounds = dict(learned=[hashes[i] for i in task.train_files], held_out=[hashes[i] for i in task.held_files])
+    path = save_model_from_checkpoint(checkpoint, metadata, models_folder(models_dir), analysis, sounds)
     checkpoint.unlink()
     m = load_model(path)
     return Trained(path, m.metadata.model_id, m.metadata.name, m.metadata.steps, m.metadata.epochs,
                    m.training_history[-1]['seconds'], m.metadata.train_seconds, m.metadata.held_out)
 
-# %% ../nbs/11_pipeline.ipynb #8fd8c071
+# %% ../nbs/11_pipeline.ipynb #47fab095
 class _InModel:
     "A model file as the place where its vocoder's unfinished training is kept"
     def __init__(self, path, every=1): self.path, self.every, self.task, self.before, self.last = Path(path), every, None, None, None
@@ -85,8 +117,7 @@ class _InModel:
     def put(self, vocoder_state):
         "The file again with this vocoder; where several processes train, one writes"
         if not self.task.first: return
-        m = load_model(self.path)
-        save_model(m.model, m.spectrogram.cfg, m.training_config, m.metadata, self.path.parent, m.analysis, vocoder_state, m.training_history, path=self.path)
+        resave(replace(load_model(self.path), vocoder_state=vocoder_state), self.path)
 
     def save(self, d):
         "Write after every `every` epochs, at the beginning, and whenever an epoch was broken off"
@@ -126,6 +157,16 @@ def _settings(unfinished, path) -> VocoderConfig:
     except TypeError: pass                                                # comparing or unpacking what is no number or no name
     raise UserError(f'The unfinished vocoder training in {path} cannot be read: begin a new one (--force, force=True).')
 
+def _refuse(path, name, own, unfinished, resume, force, **budget):
+    "Say what stands against a vocoder's training before anything is read or begun"
+    if resume and not unfinished: raise UserError(f'There is no unfinished vocoder training in {path}: train without resuming.')
+    if unfinished and not resume and not force: raise UserError(f'A vocoder training of {name!r} is unfinished: resume it (--resume, resume=True), or begin a new one (--force, force=True).')
+    if own and not unfinished and not force: raise UserError(f"{name!r} has a {own['type']} vocoder already: --force (force=True) replaces it.")
+    for k, v in budget.items():
+        if v is not None and not 0 < v < math.inf: raise UserError(f'{k} is {v}, must be a number above 0.')
+    if budget['epochs'] is not None and budget['steps'] is not None: raise UserError('Give epochs or steps, not both.')
+
+# %% ../nbs/11_pipeline.ipynb #b12abe6e
 def bundle_vocoder(
     model,                              # a model's name, id or file
     corpus,                             # a `Corpus`, or a folder of sounds
@@ -145,6 +186,7 @@ def bundle_vocoder(
     plan=None,                          # called once with the `Plan`, before the first step
     progress=None,                      # called with every `Record`
     preview=None,                       # called after every epoch with a held-out sound and what the vocoder makes of it
+    preview_interval: int = 0,          # epochs between two previews in the folder `previews` beside the file: such a sound, and what is made of it by then; 0: none
     stop=None,                          # asked before every step; where it says True, training ends at once and the last whole epoch can be resumed
 ) -> Bundled:                           # after Ctrl-C the training can be resumed
     "Train a vocoder for a model on a folder of sounds and put it into the model's file"
@@ -152,21 +194,16 @@ def bundle_vocoder(
     loaded = load_model(path)
     name, own = loaded.metadata.name, loaded.vocoder_state
     unfinished = own and own.get('checkpoint')
-    if resume and not unfinished: raise UserError(f'There is no unfinished vocoder training in {path}: train without resuming.')
-    if unfinished and not resume and not force: raise UserError(f'A vocoder training of {name!r} is unfinished: resume it (--resume, resume=True), or begin a new one (--force, force=True).')
-    if own and not unfinished and not force: raise UserError(f"{name!r} has a {own['type']} vocoder already: --force (force=True) replaces it.")
-    for k, v in dict(steps=steps, minutes=minutes, epochs=epochs, checkpoint_interval=checkpoint_interval).items():
-        if v is not None and not 0 < v < math.inf: raise UserError(f'{k} is {v}, must be a number above 0.')
-    if epochs is not None and steps is not None: raise UserError('Give epochs or steps, not both.')
+    _refuse(path, name, own, unfinished, resume, force, steps=steps, minutes=minutes, epochs=epochs, checkpoint_interval=checkpoint_interval)
     if not isinstance(corpus, Corpus): corpus = Corpus(corpus)
+    previews = _Previews(path.parent, path.stem, corpus, loaded.spectrogram.cfg.sample_rate, preview_interval, 'vocoder-')
     if resume: cfg = _settings(unfinished, path)
     else:
         judges = discriminators or ('none' if type == 'fourier' else 'full' if choose_device(device).type == 'cuda' else 'small')
         cfg = VocoderConfig(type, batch_size, lr=lr, discriminators=judges, seed=seed)
     task = VocoderTraining(corpus, loaded.spectrogram.cfg, cfg, device)
     if epochs: steps = epochs*task.epoch
-    ahead = task.plan(steps, minutes) if plan or task.together else None
-    if task.together: steps, minutes = ahead.steps, None                  # clocks differ from process to process
+    ahead = task.plan(steps, minutes) if plan or task.together else None  # all at once, for they agree on it
     if not task.first: plan = progress = preview = None                  # one speaks for all
     if plan: plan(ahead)
     if stop: task.step = _unless(stop, task.step)
@@ -175,6 +212,7 @@ def bundle_vocoder(
     task.wait()                                                           # all have read the file before one writes it
     for rec in fit(task, steps, minutes, place, resume):
         if preview: preview(*task.preview())
+        if task.first: previews(rec.epoch, task.preview)
         if progress: progress(rec)
     state = task.vocoder_state(place.last)
     state['training_metadata']['finished'] = True

@@ -5,7 +5,6 @@
 # %% ../nbs/11_takes.ipynb #889d1f18
 from __future__ import annotations
 import contextlib, json, os, sqlite3
-from dataclasses import replace
 from datetime import datetime, timezone
 from itertools import count
 from pathlib import Path
@@ -19,7 +18,7 @@ from . import __version__
 from .audio import AudioError, Sound, read_audio, read_tags, write_audio
 from .core import MissingFile, UserError, models_folder, rename_new, write_error
 from .library.catalog import file_stem, read_card, size_text
-from .models.persistence import LoadedModel, load_model, save_model
+from .models.persistence import LoadedModel, put_extra
 
 # %% ../nbs/11_takes.ipynb #8acc2c80
 HISTORY_LIMIT = 10**9   # bytes
@@ -201,14 +200,6 @@ def presets(
     if isinstance(model, LoadedModel): return dict(model.metadata.extra.get('presets', {}))
     return dict(read_card(model)['metadata'].get('presets', {}))
 
-def _put(model, all_presets):
-    "Write presets into the model's file, and into the model in memory"
-    path = model.path if isinstance(model, LoadedModel) else Path(model)
-    m = load_model(path)
-    extra = {k: v for k, v in m.metadata.extra.items() if k != 'presets'} | ({'presets': all_presets} if all_presets else {})
-    save_model(m.model, m.spectrogram.cfg, m.training_config, replace(m.metadata, extra=extra), path.parent, m.analysis, m.vocoder_state, m.training_history, path=path)
-    if isinstance(model, LoadedModel): model.metadata = replace(model.metadata, extra=extra)
-
 def save_preset(
     model,           # a loaded model, or a model file
     name: str,
@@ -218,7 +209,7 @@ def save_preset(
     name = name.strip()
     if not 0 < len(name) <= 60 or not name.isprintable(): raise UserError(f'A preset cannot be called {name[:40]!r}: give a name of 1 to 60 letters.')
     if (unknown := settings.keys() - set(_SETTINGS)): raise UserError(f"A preset cannot hold {', '.join(sorted(unknown))}: it holds {', '.join(_SETTINGS)}.")
-    _put(model, {**presets(model.path if isinstance(model, LoadedModel) else model), name: settings})
+    put_extra(model, 'presets', {**presets(model.path if isinstance(model, LoadedModel) else model), name: settings})
 
 def delete_preset(
     model,  # a loaded model, or a model file
@@ -227,4 +218,4 @@ def delete_preset(
     "Forget a preset"
     have = presets(model.path if isinstance(model, LoadedModel) else model)
     if name not in have: raise UserError(f"There is no preset {name!r}: this model has {', '.join(have) or 'none'}.")
-    _put(model, {k: v for k, v in have.items() if k != name})
+    put_extra(model, 'presets', {k: v for k, v in have.items() if k != name})

@@ -4,14 +4,14 @@
 
 # %% ../nbs/06_train.ipynb #4ea7b11a
 from __future__ import annotations
-import io, math, time
+import io, math, os, time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from pickle import UnpicklingError
 
 # %% auto #0
-__all__ = ['PRESETS', 'CHECKPOINT_MARKER', 'CHECKPOINT_VERSION', 'TrainConfig', 'Record', 'preset', 'crops', 'VAETraining',
-           'save_checkpoint', 'read_checkpoint', 'fit']
+__all__ = ['PRESETS', 'CHECKPOINT_MARKER', 'CHECKPOINT_VERSION', 'TrainConfig', 'Record', 'preset', 'Task', 'crops',
+           'VAETraining', 'save_checkpoint', 'read_checkpoint', 'fit']
 
 # %% ../nbs/06_train.ipynb #52400f5c
 import torch
@@ -89,7 +89,50 @@ def preset(
         name = 'conservative' if n < 12 else 'aggressive' if n >= many else 'balanced'
     return TrainConfig(**PRESETS[name] | changes)
 
-# %% ../nbs/06_train.ipynb #595f7db3
+# %% ../nbs/06_train.ipynb #4559e8c3
+class Task:
+    "What a training has to know of its device, and of the processes that share it"
+    def __init__(self,
+        device: str,  # 'cpu', 'cuda', 'cuda:1' …, 'auto'
+        batch: int,   # crops a step, of all processes together
+    ):
+        self.together = _together(device)
+        self.device = self.together.device if self.together else choose_device(device)
+        n = self.together.num_processes if self.together else 1
+        if batch % n: raise UserError(f'{batch} crops a step cannot be shared by {n} processes: give a batch that is a multiple of {n}.')
+        self.mine = slice(self.together.process_index, None, n) if self.together else slice(None)   # of a batch
+
+    @property
+    def first(self) -> bool:
+        "Whether this process is the one that writes and speaks"
+        return not self.together or self.together.is_main_process
+
+    def wait(self):
+        "Until all processes are here"
+        if self.together: self.together.wait_for_everyone()
+
+    def mean(self, x):
+        "The mean of all processes' tensors, or of dicts of them"
+        return self.together.reduce(x, 'mean') if self.together else x
+
+    def agree(self, x: float) -> float:
+        "One number for all processes, whose clocks and devices differ"
+        return self.mean(torch.tensor(x, device=self.device)).item() if self.together else x
+
+    def share(self, net):
+        "The mean of all processes' slopes, in place of a net's own"
+        if not self.together: return
+        grads = [p.grad for p in net.parameters() if p.grad is not None]
+        mean = self.mean(torch.cat([g.flatten() for g in grads]))
+        for g, new in zip(grads, mean.split([g.numel() for g in grads])): g.copy_(new.view_as(g))
+
+def _together(device):
+    "The processes that train together, as `accelerate` knows them; None for one alone, which does not import it"
+    if int(os.environ.get('WORLD_SIZE') or 1) < 2: return None
+    from accelerate import Accelerator
+    return Accelerator(cpu=choose_device(device).type == 'cpu')
+
+# %% ../nbs/06_train.ipynb #2778d8be
 def crops(
     mels,           # list of (m,f) log mels
     frames: int,
@@ -106,8 +149,8 @@ def _crop(m, a, frames, silence):
     m = m[:, a:a + frames]
     return torch.nn.functional.pad(m, (0, frames - m.shape[1]), value=silence)
 
-# %% ../nbs/06_train.ipynb #656b1720
-class VAETraining:
+# %% ../nbs/06_train.ipynb #90792b12
+class VAETraining(Task):
     "A `ConvVAE` in training on a corpus"
     kind = 'vae'
 
@@ -118,7 +161,8 @@ class VAETraining:
         cfg: TrainConfig = TrainConfig(),
         device: str = 'cpu',
     ):
-        self.cfg, self.device = cfg, choose_device(device)
+        super().__init__(device, cfg.batch)
+        self.cfg = cfg
         self.mel = Mel(mel).to(self.device)
         self.train_files, self.held_files = corpus.split(cfg.hold_out, cfg.seed)
         mels = [self._mel(corpus[i]) for i in range(len(corpus))]
@@ -141,7 +185,7 @@ class VAETraining:
 
     def _copy(self): return {k: v.detach().clone() for k, v in self.average.state_dict().items()}
 
-# %% ../nbs/06_train.ipynb #0465458d
+# %% ../nbs/06_train.ipynb #879fa627
 @patch
 def batch(self: VAETraining): # (b,m,frames)
     "Crops of random sounds from random places, louder or quieter, coloured as if by another loudspeaker, some with another one underneath"
@@ -163,27 +207,29 @@ def step(self: VAETraining) -> dict:
     c, n = self.cfg, self.done
     for group in self.opt.param_groups: group['lr'] = c.lr*min(1, (n + 1)/c.lr_warmup)
     x = self.batch()
-    noise = self.random if self.device.type == 'cpu' else make_generator(int(torch.randint(2**62, (), generator=self.random)), self.device)
+    random = self.random if self.device.type == 'cpu' else make_generator(int(torch.randint(2**62, (), generator=self.random)), self.device)
+    noise = torch.randn(c.batch, self.net.cfg.latent, self.net.cfg.steps(c.frames), generator=random, device=self.device)
     with torch.autocast(self.device.type, torch.bfloat16, enabled=c.bf16 and self.device.type == 'cuda'):
-        parts = vae_loss(self.net, x, noise, c.kl_weight*min(1, n/c.kl_warmup), c.free_bits)
+        parts = vae_loss(self.net, x[self.mine], noise[self.mine], c.kl_weight*min(1, n/c.kl_warmup), c.free_bits, self.mean)
     self.opt.zero_grad(set_to_none=True)
     parts['loss'].backward()
+    self.share(self.net)
     clip_grad_norm_(self.net.parameters(), 1.)
     self.opt.step()
     self.done += 1
     decay = min(c.ema, self.done/(self.done + 9))
     with torch.no_grad():
         for a, p in zip(self.average.parameters(), self.net.parameters()): a.lerp_(p, 1 - decay)
-    return {k: v.item() for k, v in parts.items()}
+    return {k: v.item() for k, v in self.mean({k: v.detach() for k, v in parts.items()}).items()}
 
-# %% ../nbs/06_train.ipynb #90792b12
+# %% ../nbs/06_train.ipynb #00a26bc3
 @patch
 @torch.no_grad()
 def score(self: VAETraining) -> float | None:
     "Mean absolute log-mel error (nats) of the averaged weights on the held-out crops"
     if self.held is None: return None
     err = [(self.average.decode(self.average.encode(x)[0]) - x).abs().mean()*len(x) for x in self.held.split(32)]
-    return (sum(err)/len(self.held)).item()
+    return self.agree((sum(err)/len(self.held)).item())
 
 @patch
 def keep(self: VAETraining):
@@ -197,7 +243,7 @@ def model(self: VAETraining) -> ConvVAE:
     net.load_state_dict(self.kept)
     return net.eval().requires_grad_(False)
 
-# %% ../nbs/06_train.ipynb #879fa627
+# %% ../nbs/06_train.ipynb #5c315b78
 @patch
 def identity(self: VAETraining) -> dict:
     "What must agree for a checkpoint to be this training's"
@@ -217,13 +263,14 @@ def load(self: VAETraining, s: dict):
     self.kept = {k: v.to(self.device) for k, v in s['model_state_dict'].items()}
     self.done = s['done']
 
-# %% ../nbs/06_train.ipynb #ac11b077
+# %% ../nbs/06_train.ipynb #964fbe23
 CHECKPOINT_MARKER, CHECKPOINT_VERSION = 'distill_checkpoint', 1
 
 def save_checkpoint(path, task, progress: dict):
-    "Write everything `task` needs to go on; `path` may be anything with a `save` of its own"
+    "Write everything `task` needs to go on, in the first of its processes; `path` may be anything with a `save` of its own"
     d = dict(format=CHECKPOINT_MARKER, version=CHECKPOINT_VERSION, kind=task.kind, **task.identity(), **task.state(), **progress)
     if hasattr(path, 'save'): return path.save(d)
+    if not task.first: return
     data = io.BytesIO()                         # torch hides a full disk behind an error of its own
     torch.save(d, data)
     with atomic_write(path) as tmp: tmp.write_bytes(data.getbuffer())
@@ -252,9 +299,9 @@ def _same_training(path, d, task):
             was, now = (str(x)[:40] for x in (d[part].get(k), v))
             raise UserError(f'The checkpoint {path} was made with {k} = {was}, not {now}: give that, or delete the checkpoint and train from the start.')
 
-# %% ../nbs/06_train.ipynb #3ade3d35
+# %% ../nbs/06_train.ipynb #a0eb0333
 def fit(
-    task,                          # a `VAETraining`, or anything with its `step`, `score`, `keep`, `state`, `load`, `identity`
+    task,                          # a `VAETraining`, or another `Task` with its `step`, `score`, `keep`, `state`, `load`, `identity`
     steps: int | None = None,      # optimiser steps in all, those before a resume counted in
     minutes: float | None = None,  # of training in all, likewise
     checkpoint=None,               # a `.pt` file, or anything with `save` and `read`; written at once and after every epoch
@@ -280,7 +327,7 @@ def fit(
         yield rec
         if (patience := getattr(task, 'patience', 0)) and rec.overfit and rec.epoch - rec.overfit >= patience: return
 
-# %% ../nbs/06_train.ipynb #d6f137e2
+# %% ../nbs/06_train.ipynb #d12fcf6f
 def _train_epoch(task, at, checkpoint):
     "Steps up to the end of the epoch; on Ctrl-C a checkpoint, then KeyboardInterrupt"
     wall, cpu = time.perf_counter(), time.process_time()
@@ -290,7 +337,7 @@ def _train_epoch(task, at, checkpoint):
                 if not math.isfinite(v): raise UserError(f'The {k} is no longer finite at step {task.done}: train with a smaller learning rate.')
                 at['sums'][k] = at['sums'].get(k, 0.) + v
             if interrupted() or task.done % task.epoch == 0: break
-        at['seconds'] += time.perf_counter() - wall
+        at['seconds'] += task.agree(time.perf_counter() - wall)
         at['cpu_seconds'] += time.process_time() - cpu
         if interrupted():
             if checkpoint: save_checkpoint(checkpoint, task, at)

@@ -7,7 +7,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 # %% auto #0
-__all__ = ['GriffinLim', 'Base', 'Own', 'load_vocoder', 'resolve_vocoder']
+__all__ = ['EARNED', 'GriffinLim', 'Base', 'Own', 'load_vocoder', 'resolve_vocoder']
 
 # %% ../nbs/08_vocoder.ipynb #9688533e
 import torch
@@ -38,13 +38,14 @@ class Base:
     "The Fourier vocoder's closed form; deterministic, nothing to train"
     mel: Mel
     why: str = ''
-    steps: int = 6   # of Griffin and Lim's
+    low: int = 48    # steps of Griffin and Lim's among the partials
+    steps: int = 3   # among all bins
     net: Fourier = field(init=False, repr=False)
     name = 'base'
 
     def __post_init__(self):
         cfg = self.mel.cfg
-        self.net = Fourier(FourierConfig(n_mels=cfg.n_mels, n_fft=cfg.n_fft, blocks=0, steps=self.steps), cfg).to(self.mel.bank.device)
+        self.net = Fourier(FourierConfig(n_mels=cfg.n_mels, n_fft=cfg.n_fft, blocks=0, low=self.low, steps=self.steps), cfg).to(self.mel.bank.device)
 
     def __call__(self, mel, seed: int = 0): # (b,m,f) -> (b,f*hop)
         "Sound whose mel is `mel`; `seed` chooses the phases of its noise"
@@ -84,6 +85,8 @@ def load_vocoder(
     return own
 
 # %% ../nbs/08_vocoder.ipynb #e7a7c2de
+EARNED = .95   # share of the base's distance that a vocoder of a model's own has to come down to
+
 def resolve_vocoder(
     loaded,               # a loaded model: its `spectrogram` and `vocoder_state` are looked at
     which: str = 'auto',  # 'auto', 'own', 'base' or 'griffin-lim'
@@ -99,5 +102,5 @@ def resolve_vocoder(
     if own is None: return Base(mel, 'The base vocoder, because this model has no vocoder of its own.')
     score, base = (own['training_metadata'].get(k) for k in ('held_out', 'base'))
     if not all(isinstance(v, (int, float)) for v in (score, base)): return Base(mel, f"The base vocoder, because the model's own {own['type']} was never measured on sounds it had not learned.")
-    if not score < base: return Base(mel, f"The base vocoder, because the model's own {own['type']} measured worse on held-out sounds ({score:.3g} against {base:.3g}).")
+    if not score < EARNED*base: return Base(mel, f"The base vocoder, because the model's own {own['type']} measured {'hardly better' if score < base else 'no better'} on held-out sounds ({score:.3g} against {base:.3g}).")
     return load_vocoder(own, mel, f"The model's own {own['type']} vocoder, because it measured better on held-out sounds than the base ({score:.3g} against {base:.3g}).")

@@ -4,7 +4,7 @@
 
 # %% ../nbs/09_vocoder_training.ipynb #dc139c88
 from __future__ import annotations
-import math, os, time, warnings
+import copy, math, time, warnings
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 
@@ -16,12 +16,12 @@ import torch
 from fastcore.basics import patch
 from torch.nn.utils import clip_grad_norm_
 from .audio import Corpus
-from .core import UserError, choose_device, make_generator
+from .core import UserError, make_generator
 from .distance import mr_stft
 from .mel import Mel, MelConfig
 from .models.fourier import Fourier, FourierConfig, Phases, magnitudes
 from .models.hifigan import DiscriminatorConfig, Discriminators, HiFiGAN, HiFiGANConfig, discriminator_loss, generator_loss, turned
-from .train import fit
+from .train import Task, fit
 from .vocoder import Base, GriffinLim
 
 # %% ../nbs/09_vocoder_training.ipynb #4297246d
@@ -60,7 +60,7 @@ _WINDOWS = 256, 1024, 2048, 4096                # of the loss; others than those
 _MARGIN = 4                                     # frames at both ends of a crop whose neighbours the net cannot see
 
 # %% ../nbs/09_vocoder_training.ipynb #e264f3b7
-class VocoderTraining:
+class VocoderTraining(Task):
     "A vocoder in training on a corpus; `distill.train.fit` drives it"
     kind = 'vocoder'
 
@@ -71,9 +71,8 @@ class VocoderTraining:
         device: str = 'cpu',              # 'cpu', 'cuda', 'cuda:1' …, 'auto'
         start: dict | None = None,        # a vocoder's state to begin with, of the same type and mel settings
     ):
-        self.cfg, self.together = cfg, _together(device)
-        self.device = self.together.device if self.together else choose_device(device)
-        if self.together and cfg.batch % self.together.num_processes: raise UserError(f'{cfg.batch} crops a step cannot be shared by {self.together.num_processes} processes: give a batch that is a multiple of {self.together.num_processes}.')
+        super().__init__(device, cfg.batch)
+        self.cfg = cfg
         self.mel = Mel(mel).to(self.device)
         train, held = corpus.split(cfg.hold_out, cfg.seed)
         self.sounds = [self._sound(corpus[i]) for i in train]
@@ -86,15 +85,6 @@ class VocoderTraining:
         self.scores = {v.name: self._measure(v) for v in (GriffinLim(self.mel), Base(self.mel))}   # without training
         self.reference = self.scores['griffin-lim']
 
-    @property
-    def first(self) -> bool:
-        "Whether this process is the one that writes and speaks"
-        return not self.together or self.together.is_main_process
-
-    def wait(self):
-        "Until all processes are here"
-        if self.together: self.together.wait_for_everyone()
-
     @torch.no_grad()
     def _sound(self, x): # (t,) -> (1,f*hop), (1,m,f), (1,k',f) phases
         "A sound filled up to whole frames, its mel, and the phases of its partials"
@@ -104,38 +94,34 @@ class VocoderTraining:
         phases = Phases(self.mel.cfg)
         return x, m, phases(magnitudes(self.mel, m))[:, :phases.tonal].angle() if self.cfg.type == 'fourier' else None
 
-    def _nets(self, mel, start):
-        c = self.cfg
-        kind, net = NETS[c.type]
-        rows = torch.cat([m[0] for _, m, _ in self.sounds], 1)
-        cfg = kind(n_mels=mel.n_mels, mean=rows.mean(1).tolist(), std=(rows.std(1) + .5).tolist(), **({'n_fft': mel.n_fft} if c.type == 'fourier' else {'hop': mel.hop}))
-        if start:
-            if start['type'] != c.type: raise UserError(f"The vocoder to start from is of type {start['type']!r}, not {c.type!r}: train from nothing, or give one of that type.")
-            _same_mel(start, mel)
-            cfg = kind(**start['config'])
-        make = lambda: (Fourier(cfg, mel, c.seed) if c.type == 'fourier' else HiFiGAN(cfg, c.seed)).to(self.device)
-        self.net, self.average = make(), make()
-        if start:
-            for n in (self.net, self.average): n.load_state_dict(start['state_dict'])
-        self.opt = torch.optim.AdamW(self.net.parameters(), c.lr, betas=(.8, .99))
-        self.judges = Discriminators(DiscriminatorConfig.preset(c.discriminators), c.seed).to(self.device) if c.discriminators != 'none' else None
-        self.judges_opt = torch.optim.AdamW(self.judges.parameters(), c.lr/5, betas=(.8, .99)) if self.judges else None
-        self.kept = self._copy()
-
     def _copy(self): return {k: v.detach().clone() for k, v in self.average.state_dict().items()}
 
-def _together(device):
-    "The processes that train together, as `accelerate` knows them; None for one alone, which does not import it"
-    if int(os.environ.get('WORLD_SIZE') or 1) < 2: return None
-    from accelerate import Accelerator
-    return Accelerator(cpu=choose_device(device).type == 'cpu')
+# %% ../nbs/09_vocoder_training.ipynb #439273b3
+@patch
+def _nets(self: VocoderTraining, mel, start):
+    c = self.cfg
+    kind, net = NETS[c.type]
+    rows = torch.cat([m[0] for _, m, _ in self.sounds], 1)
+    cfg = kind(n_mels=mel.n_mels, mean=rows.mean(1).tolist(), std=(rows.std(1) + .5).tolist(), **({'n_fft': mel.n_fft} if c.type == 'fourier' else {'hop': mel.hop}))
+    if start:
+        if start['type'] != c.type: raise UserError(f"The vocoder to start from is of type {start['type']!r}, not {c.type!r}: train from nothing, or give one of that type.")
+        _same_mel(start, mel)
+        cfg = kind(**start['config'])
+    make = lambda: (Fourier(cfg, mel, c.seed) if c.type == 'fourier' else HiFiGAN(cfg, c.seed)).to(self.device)
+    self.net, self.average = make(), make()
+    if start:
+        for n in (self.net, self.average): n.load_state_dict(start['state_dict'])
+    self.opt = torch.optim.AdamW(self.net.parameters(), c.lr, betas=(.8, .99))
+    self.judges = Discriminators(DiscriminatorConfig.preset(c.discriminators), c.seed).to(self.device) if c.discriminators != 'none' else None
+    self.judges_opt = torch.optim.AdamW(self.judges.parameters(), c.lr/5, betas=(.8, .99)) if self.judges else None
+    self.kept = self._copy()
 
 def _same_mel(state, mel):
     "Refuse a vocoder that was made for other mel settings"
     if state['training_metadata'].get('mel_key') != mel.key:
         raise UserError("This vocoder was made for other mel settings than the model's: train one for this model.")
 
-# %% ../nbs/09_vocoder_training.ipynb #439273b3
+# %% ../nbs/09_vocoder_training.ipynb #2c0bf7a6
 @patch
 def batch(self: VocoderTraining):
     "(b,f*hop) sound, (b,m,f) mel, and for the Fourier vocoder the (b,k,f) phases to start from, of random places in random sounds; of several processes each gets its share"
@@ -152,8 +138,7 @@ def batch(self: VocoderTraining):
     if p is not None:
         noise = torch.rand(len(p), self.mel.cfg.n_fft//2 + 1 - p.shape[1], c.frames, generator=g).to(p.device)
         p = torch.cat([p, 2*math.pi*noise], 1)
-    mine = slice(self.together.process_index, None, self.together.num_processes) if self.together else slice(None)
-    return x[mine], m[mine], None if p is None else p[mine]
+    return x[self.mine], m[self.mine], None if p is None else p[self.mine]
 
 @patch
 def draw(self: VocoderTraining, m, p):
@@ -166,14 +151,7 @@ def _lean(self: VocoderTraining):
     "bfloat16 for the discriminators, where that was asked for; what makes the sound stays exact, its quiet parts would be rounded away"
     return torch.autocast(self.device.type, torch.bfloat16, enabled=self.cfg.bf16 and self.device.type == 'cuda')
 
-@patch
-def _share(self: VocoderTraining, net):
-    "The mean of all processes' slopes, in place of a net's own"
-    if not self.together: return
-    grads = [p.grad for p in net.parameters() if p.grad is not None]
-    mean = self.together.reduce(torch.cat([g.flatten() for g in grads]), 'mean')
-    for g, new in zip(grads, mean.split([g.numel() for g in grads])): g.copy_(new.view_as(g))
-
+# %% ../nbs/09_vocoder_training.ipynb #977f9821
 @patch
 def losses(self: VocoderTraining, x, m, p, random) -> dict:
     "The generator's loss and its named parts; with discriminators also theirs, after their step"
@@ -187,7 +165,7 @@ def losses(self: VocoderTraining, x, m, p, random) -> dict:
         with self._lean(): judged = discriminator_loss(self.judges(a), self.judges(b.detach()))
         self.judges_opt.zero_grad(set_to_none=True)
         judged['loss'].backward()
-        self._share(self.judges)
+        self.share(self.judges)
         self.judges_opt.step()
         self.judges.requires_grad_(False)
         with self._lean(): real, fake = self.judges(a), self.judges(b)
@@ -199,9 +177,10 @@ def losses(self: VocoderTraining, x, m, p, random) -> dict:
         out['generator'] = out['stft'] + parts['mel'] + .02*(parts['adversarial'] + 2*parts['features'])
     return out | dict(discriminator=judged['loss'].detach() if heard else y.new_zeros(()))
 
+# %% ../nbs/09_vocoder_training.ipynb #4a718f05
 @patch
 def step(self: VocoderTraining) -> dict:
-    "One step of the optimiser; the loss's parts as numbers. Where memory does not suffice, the batch is halved, and it says so"
+    "One step of the optimiser, on a smaller batch where memory does not suffice; the loss's parts as numbers"
     c = self.cfg
     for group in self.opt.param_groups: group['lr'] = c.lr*min(1, (self.done + 1)/c.lr_warmup)
     before = self.random.get_state()
@@ -215,18 +194,16 @@ def step(self: VocoderTraining) -> dict:
         return self.step()
     self.opt.zero_grad(set_to_none=True)
     parts['generator'].backward()
-    self._share(self.net)
+    self.share(self.net)
     clip_grad_norm_(self.net.parameters(), 1. if c.type == 'fourier' else 1000.)
     self.opt.step()
     self.done += 1
     decay = min(c.ema, self.done/(self.done + 9))
     with torch.no_grad():
         for a, p in zip(self.average.parameters(), self.net.parameters()): a.lerp_(p, 1 - decay)
-    parts = {k: v.detach() for k, v in parts.items()}
-    if self.together: parts = self.together.reduce(parts, 'mean')
-    return {k: v.item() for k, v in parts.items()}
+    return {k: v.item() for k, v in self.mean({k: v.detach() for k, v in parts.items()}).items()}
 
-# %% ../nbs/09_vocoder_training.ipynb #2c0bf7a6
+# %% ../nbs/09_vocoder_training.ipynb #8a7913a2
 @patch
 @torch.no_grad()
 def _measure(self: VocoderTraining, vocoder) -> float | None:
@@ -262,7 +239,7 @@ def vocoder_state(self: VocoderTraining, history: list) -> dict:
 
 def _plain(d): return {k: list(v) if isinstance(v, tuple) else v for k, v in d.items()}
 
-# %% ../nbs/09_vocoder_training.ipynb #977f9821
+# %% ../nbs/09_vocoder_training.ipynb #79a6d11d
 @patch
 def identity(self: VocoderTraining) -> dict:
     "What must agree for a checkpoint to be this training's"
@@ -289,7 +266,7 @@ def load(self: VocoderTraining, s: dict):
     except (KeyError, TypeError, ValueError, RuntimeError, AttributeError, IndexError) as e:
         raise UserError(f'This unfinished training cannot be gone on with ({(str(e).splitlines() or [""])[0][:100]}): begin a new one.') from e
 
-# %% ../nbs/09_vocoder_training.ipynb #4a718f05
+# %% ../nbs/09_vocoder_training.ipynb #6a83b8b7
 @dataclass(frozen=True)
 class Plan:
     "What a training will take"
@@ -304,28 +281,29 @@ class Plan:
 @patch
 def plan(self: VocoderTraining, steps: int | None = None, minutes: float | None = None) -> Plan:
     "What a budget comes to; nothing is learned by asking"
-    random = make_generator(0)
-    keep, self.random = self.random, random
-    judges, self.judges = self.judges, None                               # timed without: their step would teach them
-    seconds = []
-    for _ in range(2):
-        start = time.perf_counter()
-        self.losses(*self.batch(), random)['generator'].backward()
-        seconds.append(time.perf_counter() - start)
-    self.net.zero_grad(set_to_none=True)
-    self.random, self.judges = keep, judges
-    if self.together: seconds = self.together.reduce(torch.tensor(seconds, device=self.device), 'mean').tolist()   # so that all agree
-    each = min(seconds)*dict(none=1, small=5, full=60)[self.cfg.discriminators]   # what they add, as `distill.models.hifigan` measures it
-    if steps is None: steps = max(1, round(60*minutes/each)) if minutes else self.default_steps
-    elif minutes: steps = min(steps, max(1, round(60*minutes/each)))
-    return Plan(steps, steps*each/60, steps >= ENOUGH[self.cfg.type])
+    left, alike = 60*minutes if minutes else math.inf, self.cfg.adversarial_after if self.judges else math.inf
+    alone = judged = self._seconds(None)
+    most = min(steps or (math.inf if minutes else self.default_steps), left/alone)
+    if most > alike:
+        judged = self._seconds(copy.deepcopy(self.judges))
+        most = min(most, alike + (left - alike*alone)/judged)
+    steps = max(1, round(most))
+    return Plan(steps, (min(steps, alike)*alone + max(0, steps - alike)*judged)/60, steps >= ENOUGH[self.cfg.type])
 
 @patch
-def budget(self: VocoderTraining, steps: int | None, minutes: float | None) -> tuple:
-    "The same budget for all processes, whose clocks differ: minutes become steps"
-    return (self.plan(steps, minutes).steps, None) if self.together and minutes else (steps, minutes)
+def _seconds(self: VocoderTraining, judges) -> float:
+    "What a step takes; nothing is learned"
+    trial, seconds = copy.copy(self), []
+    trial.judges, trial.random, trial.done = judges, make_generator(0), self.cfg.adversarial_after
+    if judges: trial.judges_opt = torch.optim.AdamW(judges.parameters())
+    for _ in range(1 if judges else 2):                                   # the first is slower by what torch prepares: nothing beside discriminators
+        start = time.perf_counter()
+        trial.losses(*trial.batch(), trial.random)['generator'].backward()
+        seconds.append(time.perf_counter() - start)
+    self.net.zero_grad(set_to_none=True)
+    return self.agree(min(seconds))
 
-# %% ../nbs/09_vocoder_training.ipynb #fcdb523d
+# %% ../nbs/09_vocoder_training.ipynb #89fd602a
 def train_vocoder(
     corpus: Corpus,
     mel: MelConfig = MelConfig(),
@@ -339,4 +317,4 @@ def train_vocoder(
 ):                                    # yields a `Record` after every epoch; its `reference` is Griffin-Lim's score
     "Train a vocoder on a corpus, yielding a `Record` per epoch"
     task = task or VocoderTraining(corpus, mel, VocoderConfig(type=type, seed=seed), device, start)
-    yield from fit(task, *task.budget(steps, minutes))
+    yield from fit(task, steps, minutes)

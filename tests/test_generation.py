@@ -36,7 +36,7 @@ def place(tmp_path_factory):
 # --- one path
 
 def test_python_command_and_panel_give_the_same_samples(place, tmp_path):
-    from distill.cli.app import app
+    from distill.cli import app
     from distill.ui import ModelPanel
     home, path = place
     model = load_model(path)
@@ -52,7 +52,7 @@ def test_python_command_and_panel_give_the_same_samples(place, tmp_path):
 
 
 def test_the_command_with_everything_and_replay(place, tmp_path):
-    from distill.cli.app import app
+    from distill.cli import app
     home, path = place
     like = next((home/'sounds').rglob('*.wav'))
     args = ['--like', str(like), '--variation', '.5', '--density', '5', '--width', '.4', '--azimuth', '30', '--rate', '44100', '--seconds', '1.3', '--seed', '2']
@@ -190,14 +190,14 @@ def test_two_processes_make_room_together(tmp_path):
 
 @pytest.mark.skipif(os.geteuid() == 0, reason='root may write everywhere')
 def test_a_history_that_cannot_be_written_is_no_reason_to_fail(place, tmp_path):
-    from distill.cli.app import app
+    from distill.cli import app
     models = tmp_path/'models'; models.mkdir(); models.chmod(0o500)
     r = CliRunner().invoke(app, ['generate', str(place[1]), '--seconds', '.1', '--out', str(tmp_path/'out'), '--models-dir', str(models)])
     assert r.exit_code == 0 and 'Not in the history' in r.stderr
 
 
 def test_a_file_where_the_history_should_be(place, tmp_path):
-    from distill.cli.app import app
+    from distill.cli import app
     (tmp_path/'models').mkdir(); (tmp_path/'models'/'history').write_text('')
     r = CliRunner().invoke(app, ['generate', str(place[1]), '--seconds', '.1', '--out', str(tmp_path/'out'), '--models-dir', str(tmp_path/'models')])
     assert r.exit_code == 0 and 'Not in the history' in r.stderr

@@ -113,7 +113,7 @@ def test_takes_go_into_the_history(made, tmp_path):
 def test_every_control_of_the_model_panel(made, tmp_path):
     p = ModelPanel(load_model(made), tmp_path/'out')
     p.seconds.value = .2; p.make.click(); p.make.click(); p.takes[0].keep.click(); p.make.click()
-    read = [getattr(p, n) for n in (*INPUTS, 'vocoder', 'like', 'variation', 'format', 'preset_name', 'folder', 'preset', 'preset_load', 'preset_delete', 'slot')]      # above, and below
+    read = [getattr(p, n) for n in (*INPUTS, 'vocoder', 'like', 'variation', 'format', 'preset_name', 'folder', 'preset', 'preset_load', 'preset_delete', 'slot', 'sounds')]      # above, and below
     read += [r.lock for r in p.sliders.values()]
     for c in controls(p):
         if c in read or not is_shown(c) or c not in controls(p): continue             # hidden, or in a take that gave way
@@ -288,7 +288,7 @@ def test_a_vocoder_training_says_what_it_will_take(voiced, library, sounds):
     assert 'Finding out' in voiced.cost.value
     voiced.estimate.wait(60)
     assert '100 steps, about' in voiced.cost.value and 'not likely to be enough' in voiced.cost.value
-    voiced.minutes.value = .01; voiced.type.value = 'hifigan_v2'              # the second while the first is looked at
+    voiced.minutes.value = .0001; voiced.type.value = 'hifigan_v2'             # the second while the first is looked at
     while voiced.estimate.state == 'running' or voiced.estimate.settings['type'] == 'fourier': time.sleep(.05)
     assert '1 steps' in voiced.cost.value
     assert load_model(library/'Rain.distillgan').vocoder_state is None        # asking wrote nothing

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING
 
 from distill._imports import lazy
 
-_lazy = dict.fromkeys(['app', 'main'], 'distill.cli.app')
+_lazy = dict.fromkeys(['app', 'main'], 'distill.cli.commands')
 __all__ = list(_lazy)
 __getattr__, __dir__ = lazy(__name__, _lazy)
 
 if TYPE_CHECKING:
-    from .app import app, main
+    from .commands import app, main

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated
 import typer
 from .. import __version__
-from .shell import AsJson, ModelsDir, note, print_json, print_table
+from .shell import AsJson, ModelsDir, note, option, print_json, print_table
 from ..core import UserError, atomic_write, cache_folder, models_folder
 
 # %% auto #0
@@ -53,7 +53,7 @@ def _formats() -> list:
 
 # %% ../../nbs/13_cli.doctor.ipynb #0a2ff30f
 def self_test(
-    device: str = 'auto',
+    device: str = 'auto',  # what to try: 'auto', 'cpu', 'cuda' or 'mps'
     seconds: float = 2.,   # of training, after a first step that warms up
 ) -> dict:                 # device, step_seconds, minutes (for 1000 steps), sound_seconds (a second of sound takes)
     "Train, save, load, generate and write something tiny, in a folder that is gone afterwards"
@@ -84,7 +84,7 @@ def self_test(
 
 # %% ../../nbs/13_cli.doctor.ipynb #757402f8
 def doctor(
-    device: Annotated[str, typer.Option(help="What to try: 'auto', 'cpu', 'cuda' or 'mps'.")] = 'auto',
+    device: Annotated[str, option('distill.cli.doctor.self_test', 'device')] = 'auto',
     models_dir: ModelsDir = None,
     as_json: AsJson = False,
 ):

@@ -8,7 +8,7 @@ import itertools
 from pathlib import Path
 from typing import Annotated, Optional
 import typer
-from .shell import AsJson, ModelsDir, note, print_json
+from .shell import AsJson, Model, ModelsDir, choices, note, option, print_json, said_of
 from ..core import UserError, models_folder
 from ..library.catalog import ModelLibrary, OldModelName, file_stem, refuse_old_name
 
@@ -45,23 +45,25 @@ def _remember(history, sound):
     except UserError as e: note(f'Not in the history: {e}')
     if history.note: note(history.note)
 
+_MADE, _FORMATS = 'distill.generation.generate', ('wav', 'flac', 'ogg', 'mp3')
+
 def generate(
-    model: Annotated[str, typer.Argument(help='A model: its name, the beginning of its id, or its file.')],
-    seconds: Annotated[Optional[float], typer.Option(help='Length of each sound, up to 600; default: as long as the one of --like, else 1.')] = None,
-    seed: Annotated[int, typer.Option(help='Of the first sound; the next ones count up.')] = 0,
-    n: Annotated[int, typer.Option('-n', '--count', help='How many sounds.')] = 1,
-    slider: Annotated[Optional[list[str]], typer.Option(help='NAME=VALUE, from -10 to 10; may be given several times.')] = None,
-    like: Annotated[Optional[Path], typer.Option(help='A sound file to vary.')] = None,
-    variation: Annotated[float, typer.Option(help='How far from it: 0 is the sound through the model, 1 a draw as free as any.')] = .25,
-    density: Annotated[Optional[float], typer.Option(help='Sounds a second, laid over one another; default: one after the other.')] = None,
-    width: Annotated[float, typer.Option(help='0 is mono, 1 two sides that share nothing.')] = 0.,
-    azimuth: Annotated[Optional[float], typer.Option(help='Degrees around the head, for headphones: 0 ahead, 90 right, -90 left.')] = None,
-    rate: Annotated[int, typer.Option(help='Hz: 44100, 48000, 96000 or another.')] = 48_000,
+    model: Model,
+    seconds: Annotated[Optional[float], option(_MADE, 'seconds')] = None,
+    seed: Annotated[int, option(_MADE, 'seed')] = 0,
+    n: Annotated[int, option(_MADE, 'n', '-n', '--count')] = 1,
+    sliders: Annotated[Optional[list[str]], option(_MADE, 'sliders', '--slider', metavar='NAME=VALUE', also='May be given several times.')] = None,
+    like: Annotated[Optional[Path], option(_MADE, 'like', end=':')] = None,
+    variation: Annotated[float, option(_MADE, 'variation')] = .25,
+    density: Annotated[Optional[float], option(_MADE, 'density')] = None,
+    width: Annotated[float, option(_MADE, 'width')] = 0.,
+    azimuth: Annotated[Optional[float], option(_MADE, 'azimuth')] = None,
+    rate: Annotated[int, option(_MADE, 'rate', values=('44100', '48000', '96000'))] = 48_000,
     out: Annotated[Path, typer.Option(help='The folder for the sounds; made when missing.')] = Path('.'),
-    format: Annotated[str, typer.Option(help='wav, flac, ogg or mp3.')] = 'wav',
-    bits: Annotated[Optional[int], typer.Option(help='16, 24 or 32 (floating point, wav only); default: 24 in wav and flac.')] = None,
-    vocoder: Annotated[str, typer.Option(help="'auto', 'own', 'base' or 'griffin-lim'.")] = 'auto',
-    device: Annotated[str, typer.Option(help="'auto', 'cpu', 'cuda' or 'mps'.")] = 'cpu',
+    format: Annotated[str, typer.Option(help="'wav', 'flac', 'ogg' or 'mp3'.", autocompletion=choices(*_FORMATS))] = 'wav',
+    bits: Annotated[Optional[int], option('distill.generation.save_sound', 'bits', values=('16', '24', '32'))] = None,
+    vocoder: Annotated[str, option(_MADE, 'vocoder')] = 'auto',
+    device: Annotated[str, option('distill.models.persistence.load_model', 'device')] = 'cpu',
     history: Annotated[bool, typer.Option(help='Put each sound into the history beside the models, too.')] = True,
     models_dir: ModelsDir = None,
     as_json: AsJson = False,
@@ -76,9 +78,9 @@ def generate(
     Example:
       distill generate rain --seconds 3 -n 5 --slider brightness=6 --out takes
     """
-    path, sliders = find_model(model, models_dir), _sliders(slider or [])
+    path, sliders = find_model(model, models_dir), _sliders(sliders or [])
     if n < 1: raise UserError(f'-n {n} makes no sound: give a number above 0.')
-    if format not in ('wav', 'flac', 'ogg', 'mp3'): raise UserError(f'There is no format {format!r} here: use wav, flac, ogg or mp3.')
+    if format not in _FORMATS: raise UserError(f'There is no format {format!r} here: use wav, flac, ogg or mp3.')
     from distill.generation import check_bits, generate, save_sound
     from distill.models.persistence import load_model
     from distill.pictures import given
@@ -100,11 +102,13 @@ def generate(
     if as_json: print_json(made)
 
 # %% ../../nbs/14_cli.generate.ipynb #4af356b1
+_AGAIN = 'distill.generation.replay'
+
 def replay(
-    file: Annotated[Path, typer.Argument(help='A sound that distill made.')],
+    file: Annotated[Path, typer.Argument(metavar='FILE', help=said_of(_AGAIN, 'file'))],
     out: Annotated[Optional[Path], typer.Option(help='The folder for it; default: where FILE is.')] = None,
-    like: Annotated[Optional[list[Path]], typer.Option(help='The sound it began with, should that have moved.')] = None,
-    models_dir: ModelsDir = None,
+    like: Annotated[Optional[list[Path]], option(_AGAIN, 'like', metavar='FILE', also='May be given several times.')] = None,
+    models_dir: Annotated[Optional[Path], option(_AGAIN, 'models_dir')] = None,
     as_json: AsJson = False,
 ):
     """Make a sound again from what its file says, and compare the two.

@@ -4,16 +4,18 @@
 
 # %% ../../nbs/12_cli.shell.ipynb #22813904
 from __future__ import annotations
-import ast, functools, json, sys, unicodedata
+import functools, json, os, re, shutil, sys, unicodedata
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Optional
 import typer
 from typer.core import TyperGroup
-from ..core import UserError
+from ..core import UserError, models_folder
+from ..library.catalog import ModelLibrary
 
 # %% auto #0
-__all__ = ['ModelsDir', 'AsJson', 'Commands', 'note', 'print_json', 'print_table', 'said_of', 'Progress']
+__all__ = ['AsJson', 'REF', 'Model', 'ModelsDir', 'Commands', 'note', 'called', 'print_json', 'print_table', 'said_of', 'choices',
+           'model_names', 'option', 'Progress']
 
 # %% ../../nbs/12_cli.shell.ipynb #1af8215d
 class Commands(TyperGroup):
@@ -25,12 +27,16 @@ class Commands(TyperGroup):
             typer.echo(f'Error: {e}', err=True)
             ctx.exit(1)
 
-ModelsDir = Annotated[Optional[Path], typer.Option('--models-dir', help="The library's folder (default: $DISTILL_MODELS, else your data folder).")]
 AsJson = Annotated[bool, typer.Option('--json', help='Print the result as JSON on stdout.')]
 
 def note(text: str = ''):
     "Something for the person, not for the script: on stderr"
     typer.echo(text, err=True)
+
+def called() -> str:
+    "What to type for `distill` here: its path, where the shell would not find it"
+    me = Path(sys.argv[0])
+    return 'distill' if me.name != 'distill' or shutil.which('distill') else min(str(me), os.path.relpath(me), key=len)
 
 def print_json(result):
     "The result for a script: on stdout, no NaN"
@@ -70,20 +76,59 @@ def _rich_table(columns, rows):
 def _comments(module: str, function: str) -> dict:
     "The comments beside the parameters of a function, read from its source"
     source = Path(find_spec(module).origin).read_text(encoding='utf-8')
-    lines = source.splitlines()
-    defs = [n for n in ast.walk(ast.parse(source)) if isinstance(n, ast.FunctionDef) and n.name == function]
-    return {a.arg: lines[a.end_lineno - 1].partition('#')[2].strip() for n in defs for a in n.args.args + n.args.kwonlyargs}
+    _, parameters = re.search(rf'^( *)def {function}\((.*?)^\1\)', source, re.M | re.S).groups()
+    return dict(re.findall(r'^\s*(\w+)[^#\n]*# *(.*)$', parameters, re.M))
+
+_HERE = ('None:', 'default:'), (r'`([A-Z_]+)`', r'$\1'), (r'`([a-z]\w*)`', lambda m: '--' + m[1].replace('_', '-'))  # what Python says, what a shell does
 
 def said_of(
     function: str,  # its whole name, such as 'distill.pipeline.train_model'
     parameter: str,
+    end: str = '',  # where the text ends for a shell, when Python takes more than a shell can give
 ) -> str:
     "What the library's source says of a parameter, as a sentence for a command's help"
-    text = _comments(*function.rsplit('.', 1))[parameter].replace('None:', 'default:')
+    text = _comments(*function.rsplit('.', 1)).get(parameter)
     assert text, f'{function} says nothing of {parameter}'
-    return f'{text[0].upper()}{text[1:]}.'
+    if end: text, found, _ = text.partition(end); assert found, f'{function} says no {end!r} of {parameter}'
+    for ours, here in _HERE: text = re.sub(ours, here, text)
+    return text[0].upper() + text[1:] + ('' if text.endswith('…') else '.')
 
 # %% ../../nbs/12_cli.shell.ipynb #b93e6787
+def choices(
+    *words,  # offered first
+    text='', # a help text; the words it quotes up to the first semicolon are offered too
+):
+    "A completion: these words"
+    words = list(dict.fromkeys([*words, *re.findall(r"'([\w-]+)'", text.partition(';')[0])]))
+    return lambda: words
+
+def model_names(
+    trash=False,  # of what was deleted
+):
+    "A completion: what to call the models in the library, without a space in it"
+    def names(ctx: typer.Context):
+        lib = ModelLibrary(models_folder(ctx.params.get('models_dir')))
+        return [(e.name if re.fullmatch(r'[\w@%+=,.-]+', e.name) else e.path.name, e.model_id[:8]) for e in (lib.trash if trash else lib)]
+    return names
+
+def option(
+    function: str,   # as for `said_of`
+    parameter: str,
+    *flags,          # such as '-n'; none: as the parameter is called
+    also='',         # what only a shell has to know
+    end='',          # as for `said_of`
+    values=(),       # for the Tab key, besides those that the text quotes
+    **kw,            # for `typer.Option`
+):
+    "A command's option for a parameter of the library: its text, and what the Tab key offers"
+    text = said_of(function, parameter, end)
+    return typer.Option(*flags, help=f'{text} {also}'.strip(), autocompletion=choices(*values, text=text), **kw)
+
+REF = said_of('distill.library.catalog.get', 'ref')
+Model = Annotated[str, typer.Argument(metavar='MODEL', help=REF, autocompletion=model_names())]
+ModelsDir = Annotated[Optional[Path], typer.Option('--models-dir', help=said_of('distill.pipeline.train_model', 'models_dir'))]
+
+# %% ../../nbs/12_cli.shell.ipynb #ca558fb7
 class Progress:
     "A bar on a terminal, a line every tenth elsewhere; on stderr"
     def __init__(self, what: str):

@@ -4,15 +4,18 @@
 
 # %% ../../nbs/13_cli.train.ipynb #2fa5afe1
 from __future__ import annotations
+import os
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Optional
 import typer
-from .shell import AsJson, ModelsDir, Progress, note, print_json, print_table, said_of
-from ..core import write_error
+from .shell import AsJson, ModelsDir, Progress, called, note, option, print_json, print_table
+from ..core import choose_device, write_error
+from ..library.catalog import duration_text
 
 # %% auto #0
-__all__ = ['train', 'draw_takes', 'demo']
+__all__ = ['first', 'train', 'draw_takes', 'demo']
 
 # %% ../../nbs/13_cli.train.ipynb #2aff9c4f
 def _clock(s): return f'{int(s)//60}:{int(s) % 60:02d}'
@@ -25,30 +28,38 @@ def _show(bar, steps, minutes):
         bar.show(min(1., done), f'step {rec.step}, {held}, ' + (f'{_clock(rec.eta)} to go' if done < 1 else 'now finding the sliders'))
     return show
 
-def _train(corpus, name, models_dir, steps, minutes, seed, device, resume, preset='auto', again='The same command with --resume goes on.'):
+def first() -> bool:
+    "Whether this process speaks: where `torchrun` or `accelerate launch` started several, one does"
+    return not int(os.environ.get('RANK') or 0)
+
+def _train(corpus, name, models_dir, steps, minutes, seed, device, resume, preset='auto', preview_interval=0, again='The same command with --resume goes on.'):
     "Train with a bar; on Ctrl-C say how to go on, and exit with 130"
-    from distill.audio import default_steps
+    from distill.audio import default_steps, expected_seconds
     from distill.pipeline import train_model
     from distill.train import preset as settings
-    note(corpus.report())
     if steps is None and minutes is None: steps = round(default_steps(corpus)*settings(preset, corpus, device).length)
+    plan = [f'{steps} steps, about {duration_text(expected_seconds(steps, choose_device(device)))}'] if steps and steps > 0 else []
+    plan += [f'{minutes:g} minutes at most'] if minutes and minutes > 0 else []
+    if first(): note('\n'.join([*corpus.report(0).splitlines()[:-1], f"Training: {', '.join(plan) or 'no steps'}."]))
     try:
-        with Progress('Training') as bar: return train_model(corpus, name, models_dir, steps, minutes, seed, device, resume, preset=preset, progress=_show(bar, steps, minutes))
+        with Progress('Training') if first() else nullcontext() as bar:
+            return train_model(corpus, name, models_dir, steps, minutes, seed, device, resume, preset, _show(bar, steps, minutes), preview_interval)
     except KeyboardInterrupt:
-        note(f'Interrupted; nothing is lost. {again}')
+        if first(): note(f'Interrupted; nothing is lost. {again}')
         raise typer.Exit(130)
 
-def _help(parameter): return said_of('distill.pipeline.train_model', parameter)
+_TRAIN = 'distill.pipeline.train_model'
 
 def train(
-    folder: Annotated[Path, typer.Argument(help='The folder with your sounds; folders inside it count too.')],
-    name: Annotated[str, typer.Option(help=_help('name'))],
-    minutes: Annotated[Optional[float], typer.Option(help=_help('minutes'))] = None,
-    steps: Annotated[Optional[int], typer.Option(help=_help('steps'))] = None,
-    seed: Annotated[int, typer.Option(help=_help('seed'))] = 0,
-    resume: Annotated[bool, typer.Option('--resume', help=_help('resume'))] = False,
-    device: Annotated[str, typer.Option(help=_help('device'))] = 'auto',
-    preset: Annotated[str, typer.Option(help=_help('preset'))] = 'auto',
+    folder: Annotated[Path, typer.Argument(metavar='FOLDER', help='The folder with your sounds; folders inside it count too.')],
+    name: Annotated[str, option(_TRAIN, 'name')],
+    minutes: Annotated[Optional[float], option(_TRAIN, 'minutes')] = None,
+    steps: Annotated[Optional[int], option(_TRAIN, 'steps')] = None,
+    seed: Annotated[int, option(_TRAIN, 'seed')] = 0,
+    resume: Annotated[bool, option(_TRAIN, 'resume', '--resume')] = False,
+    device: Annotated[str, option(_TRAIN, 'device')] = 'auto',
+    preset: Annotated[str, option(_TRAIN, 'preset', values=('auto',))] = 'auto',
+    preview_interval: Annotated[int, option(_TRAIN, 'preview_interval')] = 0,
     models_dir: ModelsDir = None,
     as_json: AsJson = False,
 ):
@@ -64,16 +75,17 @@ def train(
     """
     from distill.audio import Corpus
     from distill.models.persistence import load_model
-    made = _train(Corpus(folder), name, models_dir, steps, minutes, seed, device, resume, preset)
+    made = _train(Corpus(folder), name, models_dir, steps, minutes, seed, device, resume, preset, preview_interval)
+    if not first(): return
     if as_json: print_json(asdict(made))
     else:
         held = f'held-out error {made.held_out:.2f} nats' if made.held_out is not None else 'nothing was held out of so few files'
         note(f'{made.steps} steps in {_clock(made.seconds)}, {held}.')
         note(f'Sliders: {", ".join(s.name for s in load_model(made.path).analysis.sliders)}')
         typer.echo(made.path)
-        note(f"Hear it:  distill generate '{made.name}'" + (f" --models-dir '{models_dir}'" if models_dir else ''))
+        note(f"Hear it:  {called()} generate '{made.name}'" + (f" --models-dir '{models_dir}'" if models_dir else ''))
 
-# %% ../../nbs/13_cli.train.ipynb #e7b31c5c
+# %% ../../nbs/13_cli.train.ipynb #9ce61f7c
 def draw_takes(
     takes: list,  # of `Sound`
     path,         # a .png
@@ -92,7 +104,7 @@ def draw_takes(
 
 def demo(
     out: Annotated[Path, typer.Option(help='The folder to make; everything goes in there.')] = Path('distill-demo'),
-    steps: Annotated[Optional[int], typer.Option(help='Optimiser steps; default: what the corpus calls for.')] = None,
+    steps: Annotated[Optional[int], option(_TRAIN, 'steps')] = None,
     seed: Annotated[int, typer.Option(help='Of sounds, training and takes.')] = 0,
 ):
     """Make sounds, train on them, generate new ones.
@@ -125,7 +137,7 @@ def demo(
     typer.echo(f'\nThe model      {made.path}')
     for f in files: typer.echo(f'A new sound    {f}')
     typer.echo(f'Their picture  {picture}')
-    run = 'distill' if not Path('.venv/bin/distill').exists() else '.venv/bin/distill'
+    run = called()
     typer.echo(f'\nMore of it:              {run} generate demo --models-dir {models} --seconds 2 -n 5\n'
                f'With your own folder:    {run} train FOLDER --name NAME\n'
                f'                         {run} generate NAME')

@@ -4,21 +4,22 @@
 
 # %% ../../nbs/15_cli.vocoder.ipynb #f4f78b33
 from __future__ import annotations
-import os, sys, warnings
+import sys, warnings
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Optional
 import typer
 from .generate import find_model
-from .shell import AsJson, ModelsDir, Progress, note, print_json, said_of
+from .train import first
+from .shell import AsJson, Model, ModelsDir, Progress, note, option, print_json
 from ..library.catalog import duration_text
 
 # %% auto #0
 __all__ = ['train_vocoder']
 
 # %% ../../nbs/15_cli.vocoder.ipynb #59364890
-def _help(parameter): return said_of('distill.pipeline.bundle_vocoder', parameter)
+_TRAIN = 'distill.pipeline.bundle_vocoder'
 
 def _show(bar):
     "A function that shows records on a progress bar"
@@ -39,21 +40,23 @@ def _agreed(file):
     if not own or unfinished or not sys.stdin.isatty(): return False
     return typer.confirm(f"This model has a {own['type']} vocoder already, which plays on until the new one is finished. Replace it?", abort=True, err=True)
 
+# %% ../../nbs/15_cli.vocoder.ipynb #8a1cd47d
 def train_vocoder(
-    model: Annotated[str, typer.Argument(help='A model: its name, the beginning of its id, or its file.')],
-    folder: Annotated[Path, typer.Argument(help='The folder with its sounds; folders inside it count too.')],
-    type: Annotated[str, typer.Option(help=_help('type'))] = 'fourier',
-    minutes: Annotated[Optional[float], typer.Option(help=_help('minutes'))] = None,
-    steps: Annotated[Optional[int], typer.Option(help=_help('steps'))] = None,
-    epochs: Annotated[Optional[int], typer.Option(help=_help('epochs'))] = None,
-    lr: Annotated[float, typer.Option(help=_help('lr'))] = 5e-4,
-    batch_size: Annotated[int, typer.Option(help=_help('batch_size'))] = 8,
-    discriminators: Annotated[Optional[str], typer.Option(help=_help('discriminators'))] = None,
-    checkpoint_interval: Annotated[int, typer.Option(help=_help('checkpoint_interval'))] = 1,
-    resume: Annotated[bool, typer.Option('--resume', help=_help('resume'))] = False,
-    force: Annotated[bool, typer.Option('--force', '-f', help=_help('force'))] = False,
-    device: Annotated[str, typer.Option(help=_help('device'))] = 'auto',
-    seed: Annotated[int, typer.Option(help=_help('seed'))] = 0,
+    model: Model,
+    folder: Annotated[Path, typer.Argument(metavar='FOLDER', help='The folder with its sounds; folders inside it count too.')],
+    type: Annotated[str, option(_TRAIN, 'type')] = 'fourier',
+    minutes: Annotated[Optional[float], option(_TRAIN, 'minutes')] = None,
+    steps: Annotated[Optional[int], option(_TRAIN, 'steps')] = None,
+    epochs: Annotated[Optional[int], option(_TRAIN, 'epochs')] = None,
+    lr: Annotated[float, option(_TRAIN, 'lr')] = 5e-4,
+    batch_size: Annotated[int, option(_TRAIN, 'batch_size')] = 8,
+    discriminators: Annotated[Optional[str], option(_TRAIN, 'discriminators')] = None,
+    checkpoint_interval: Annotated[int, option(_TRAIN, 'checkpoint_interval')] = 1,
+    resume: Annotated[bool, option(_TRAIN, 'resume', '--resume')] = False,
+    force: Annotated[bool, option(_TRAIN, 'force', '--force', '-f')] = False,
+    device: Annotated[str, option(_TRAIN, 'device')] = 'auto',
+    seed: Annotated[int, option(_TRAIN, 'seed')] = 0,
+    preview_interval: Annotated[int, option(_TRAIN, 'preview_interval')] = 0,
     models_dir: ModelsDir = None,
     as_json: AsJson = False,
 ):
@@ -72,18 +75,17 @@ def train_vocoder(
     from distill.audio import Corpus
     from distill.pipeline import bundle_vocoder
     force = force or not resume and _agreed(file)
-    first = not int(os.environ.get('RANK') or 0)     # of several processes one speaks
     corpus = Corpus(folder)
-    if first: note('\n'.join(corpus.report(0).splitlines()[:-1]))     # without the last line, which is about training a model
+    if first(): note('\n'.join(corpus.report(0).splitlines()[:-1]))     # without the last line, which is about training a model
     try:
-        with Progress('Training') if first else nullcontext() as bar, warnings.catch_warnings():
+        with Progress('Training') if first() else nullcontext() as bar, warnings.catch_warnings():
             warnings.showwarning = lambda message, *_, **__: note(message)
             made = bundle_vocoder(file, corpus, type, steps, minutes, epochs, lr, batch_size, discriminators, checkpoint_interval, resume, force, device, seed,
-                                  models_dir, note, _show(bar))
+                                  models_dir, note, _show(bar), preview_interval=preview_interval)
     except KeyboardInterrupt:
-        if first: note('Interrupted; nothing is lost. ' + ('The same command with --resume goes on.' if _own(file)[1] else 'Nothing was begun.'))
+        if first(): note('Interrupted; nothing is lost. ' + ('The same command with --resume goes on.' if _own(file)[1] else 'Nothing was begun.'))
         raise typer.Exit(130)
-    if not first: return
+    if not first(): return
     if as_json: return print_json(asdict(made))
     note(made.why)
     typer.echo(made.path)

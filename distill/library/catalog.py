@@ -15,6 +15,7 @@ except ImportError: fcntl = None  # Windows
 from fastcore.basics import patch
 from .. import __version__
 from ..core import MissingFile, UserError, rename_new, sweep_leftovers, write_error
+from ..findings import facts_of, html_of
 
 # %% auto #0
 __all__ = ['MODEL_FORMAT_MARKER', 'MODEL_FILE_EXTENSION', 'SAVED_MODEL_VERSION', 'MAX_RECORDS', 'MAX_CARD', 'TABLE_COLUMNS',
@@ -742,7 +743,7 @@ def differences(
     b: ModelEntry,
 ) -> dict:         # field -> (value in `a`, value in `b`), flat, only what differs
     "What two models differ in"
-    flat = lambda e: {**{k: v for k, v in e.to_dict().items() if k not in ('sizes', 'vocoder')}, 'vocoder': vocoder_text(e.vocoder), **e.sizes}
+    flat = lambda e: {**{k: v for k, v in e.to_dict().items() if k not in ('sizes', 'vocoder', 'report')}, 'vocoder': vocoder_text(e.vocoder), **e.sizes, **facts_of(e.extra)}
     x, y = flat(a), flat(b)
     return {k: (x.get(k), y.get(k)) for k in {**x, **y} if x.get(k) != y.get(k)}
 
@@ -792,14 +793,15 @@ def facts(self: ModelEntry) -> dict:
              'Vocoder': vocoder_text(self.vocoder), 'Vocoder trained': self.vocoder.training_date if self.vocoder else '', 'Vocoder held out': score_text(self.vocoder),
              'Parameters': f"{self.sizes['parameters']:,}" if 'parameters' in self.sizes else '',
              'File': f'{self.path} ({size_text(self.size)})', 'Format': f'version {self.version}, written by distill {self.library_version}'}
-    return {**{k: v for k, v in known.items() if v}, **{k: str(v) for k, v in self.extra.items()}}
+    return {**{k: v for k, v in known.items() if v}, **facts_of(self.extra), **{k: str(v) for k, v in self.extra.items() if k != 'report'}}
 
 @patch
 def _repr_html_(self: ModelEntry):
     rows = ''.join(f'<tr><th style="text-align:left">{html.escape(k)}</th><td style="text-align:left">{html.escape(v)}</td></tr>'
-                   for k, v in self.facts().items() if k != 'File')
+                   for k, v in self.facts().items() if k != 'File' and not k.startswith('Report'))
+    report = f'<details><summary>Report</summary>{found}</details>' if (found := html_of(self.extra)) else ''
     return (f'<div style="border:1px solid #d1d5db;border-radius:8px;padding:8px 14px;display:inline-block">'
-            f'<b>{html.escape(self.name)}</b> {vocoder_badge(self.vocoder)}<table>{rows}</table></div>')
+            f'<b>{html.escape(self.name)}</b> {vocoder_badge(self.vocoder)}<table>{rows}</table>{report}</div>')
 
 @patch
 def card(self: ModelLibrary,

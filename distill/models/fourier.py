@@ -8,7 +8,7 @@ import math
 from dataclasses import dataclass
 
 # %% auto #0
-__all__ = ['TONAL', 'FourierConfig', 'scaled', 'magnitudes', 'Phases', 'Block', 'Fourier']
+__all__ = ['TONAL', 'FourierConfig', 'scaled', 'magnitudes', 'Phases', 'agreed', 'settled', 'Block', 'Fourier']
 
 # %% ../../nbs/04_models.fourier.ipynb #6082a7ed
 import numpy as np
@@ -28,13 +28,14 @@ class FourierConfig:
     width: int = 192    # channels of the net
     blocks: int = 4     # ConvNeXt blocks; 0: no net, nothing to train
     widen: int = 3      # how many times wider each block is inside
-    steps: int = 4      # of Griffin and Lim's, after the net
+    low: int = 0        # steps of Griffin and Lim's among the lowest eighth of the bins, before the net
+    steps: int = 4      # of Griffin and Lim's among all of them, after the net
     mean: tuple = ()    # mean of each mel row over the corpus; () is all 0
     std: tuple = ()     # spread of each mel row over the corpus; () is all 1
 
     def __post_init__(self):
         "Refuse what cannot be built"
-        for k, (low, high) in dict(n_mels=(1, 1024), n_fft=(16, 8192), width=(1, 512), blocks=(0, 16), widen=(1, 4), steps=(0, 64)).items():
+        for k, (low, high) in dict(n_mels=(1, 1024), n_fft=(16, 8192), width=(1, 512), blocks=(0, 16), widen=(1, 4), low=(0, 256), steps=(0, 64)).items():
             v = getattr(self, k)
             if not isinstance(v, int) or isinstance(v, bool) or not low <= v <= high: raise UserError(f'FourierConfig: {k} is {v!r}, must be a whole number from {low} to {high}.')
         for k, default in dict(mean=0., std=1.).items():
@@ -46,7 +47,7 @@ class FourierConfig:
 
     @property
     def receptive(self) -> int:
-        "Frames on each side of a frame that its samples depend on; a step reaches three frames each way"
+        "Frames on each side of a frame that its samples depend on, their phases given; a step reaches three frames each way"
         return (3*(self.blocks + 1) if self.blocks else 0) + 3*(self.steps + 2)
 
 # %% ../../nbs/04_models.fourier.ipynb #0e202d3f
@@ -82,16 +83,16 @@ class Phases:
         self.tonal = min(max(int(TONAL*cfg.n_fft/cfg.sample_rate), 3), cfg.n_fft//2)
         self.random, self.last = np.random.default_rng(seed), None
 
-    def _frame(self, a, last, noise): # (k',), (k',), (k',) -> (k',)
-        "The phases after `last` of bins with log magnitudes `a`"
-        peak = 1 + np.flatnonzero((a[1:-1] > a[:-2]) & (a[1:-1] >= a[2:]))
-        if not len(peak): return noise
-        low, top, high = a[peak - 1], a[peak], a[peak + 1]
+    def _turns(self, a): # (f,k') -> (f,k') bins, (f,k') radians, (f,)
+        "For bins with log magnitudes `a`: the peak each follows, by how much it is turned from that, and which frames have peaks"
+        bins, peak = np.arange(a.shape[1]), np.zeros(a.shape, bool)
+        peak[:, 1:-1] = (a[:, 1:-1] > a[:, :-2]) & (a[:, 1:-1] >= a[:, 2:])
+        below = np.maximum.accumulate(np.where(peak, bins, -10**6), 1)
+        above = np.minimum.accumulate(np.where(peak, bins, 10**6)[:, ::-1], 1)[:, ::-1]
+        near = np.where(bins - below <= above - bins, below, above).clip(1, a.shape[1] - 2)
+        low, top, high = (np.take_along_axis(a, near + d, 1) for d in (-1, 0, 1))
         between = .5*(low - high)/np.minimum(low - 2*top + high, -1e-6)
-        turned = last[peak] + self.advance*(peak + between.clip(-.5, .5))
-        bins = np.arange(len(a))
-        near = np.searchsorted((peak[1:] + peak[:-1])/2, bins)
-        return (turned[near] + np.pi*(bins - peak[near])) % (2*np.pi)
+        return near, self.advance*(near + between.clip(-.5, .5)) + np.pi*(bins - near), peak.any(1)
 
     def __call__(self, magnitude): # (b,k,f) -> (b,k,f) complex, of length 1
         "The next frames' phases"
@@ -100,11 +101,45 @@ class Phases:
         low = np.log(magnitude[:, :self.tonal].detach().cpu().numpy().transpose(0, 2, 1) + 1e-5)
         if self.last is None: self.last = phase[:, 0, :self.tonal].copy() if f else None
         for i in range(b):
-            for j in range(f): self.last[i] = phase[i, j, :self.tonal] = self._frame(low[i, j], self.last[i], phase[i, j, :self.tonal])
+            near, turn, some = self._turns(low[i])
+            for j in range(f):
+                if some[j]: phase[i, j, :self.tonal] = (self.last[i][near[j]] + turn[j]) % (2*np.pi)
+                self.last[i] = phase[i, j, :self.tonal]
         phase = torch.from_numpy(phase.astype(np.float32)).transpose(1, 2)
         return torch.polar(torch.ones_like(phase), phase).to(magnitude.device)
 
 # %% ../../nbs/04_models.fourier.ipynb #c5ec8fef
+def agreed(
+    back_and_forth,  # frames (b,k,f) to those of the sound they make
+    magnitude,       # (b,k,f)
+    phase,           # (b,k,f) complex, of length 1
+    steps: int,
+):                   # (b,k,f) complex
+    "Phases after some steps of fast Griffin-Lim; differentiable"
+    before = None
+    for _ in range(steps):
+        now = back_and_forth(magnitude*phase)
+        phase = now if before is None else now - before*(.99/1.99)
+        phase, before = phase/(phase.abs() + 1e-7), now
+    return phase
+
+def settled(
+    mel: Mel,
+    magnitude,   # (b,k,f)
+    phase,       # (b,k,f) complex, of length 1
+    steps: int,
+):               # (b,k,f) complex
+    "Phases that agree among the lowest eighth of the bins; where windows or hops have no eighth, as they were"
+    n, hop, window = mel.cfg.n_fft//8, mel.cfg.hop//8, mel.window[::8]
+    if not steps or n < 16 or mel.cfg.hop % 8: return phase
+    def back_and_forth(s):
+        x = torch.istft(s, n, hop, window=window, length=s.shape[-1]*hop)
+        return torch.stft(x, n, hop, window=window, center=True, pad_mode='constant', return_complex=True)[..., :-1]
+    k = n//2 + 1
+    low = agreed(back_and_forth, magnitude[:, :k], phase[:, :k], steps)
+    return torch.cat([low[:, :k - n//32], phase[:, k - n//32:]], 1)
+
+# %% ../../nbs/04_models.fourier.ipynb #8cd854bc
 class Block(nn.Module):
     "A residual step over frames"
     def __init__(self, width, widen, scale):
@@ -154,16 +189,12 @@ class Fourier(nn.Module):
         if self.body is not None:
             nats, turn = self.changes(log_mel)
             magnitude, phase = magnitude*nats.exp(), phase*torch.polar(torch.ones_like(turn), turn)
-        before = None
-        for _ in range(self.cfg.steps):                                   # fast Griffin-Lim (Perraudin et al. 2013), momentum .99
-            now = mel.stft(mel.istft(magnitude*phase))
-            phase = now if before is None else now - before*(.99/1.99)
-            phase, before = phase/(phase.abs() + 1e-7), now
+        phase = agreed(lambda s: mel.stft(mel.istft(s)), magnitude, phase, self.cfg.steps)
         s = mel.stft(mel.istft(magnitude*phase))
         size = (s.real.square() + s.imag.square() + 1e-14).sqrt()
         return mel.istft(s*scaled(mel, size, log_mel.exp()))
 
-# %% ../../nbs/04_models.fourier.ipynb #d05c642e
+# %% ../../nbs/04_models.fourier.ipynb #0ae41bc2
 @patch
 @torch.no_grad()
 def start(
@@ -173,7 +204,7 @@ def start(
 ):                  # (b,k,f) magnitudes, (b,k,f) complex phases
     "What is computed of a mel before the net comes in"
     magnitude = magnitudes(self.mel, log_mel)
-    return magnitude, Phases(self.mel.cfg, seed)(magnitude)
+    return magnitude, settled(self.mel, magnitude, Phases(self.mel.cfg, seed)(magnitude), self.cfg.low)
 
 @patch
 @torch.no_grad()
@@ -187,14 +218,17 @@ def forward(
     if log_mel.ndim != 3 or log_mel.shape[1] != self.cfg.n_mels or not log_mel.numel(): raise UserError(f'A mel of shape {tuple(log_mel.shape)} does not fit this vocoder: it takes (b, {self.cfg.n_mels}, f).')
     if not torch.isfinite(log_mel).all(): raise UserError('This mel has NaN or infinite cells, which have no sound: check the model that made it.')
     f, hop, r = log_mel.shape[-1], self.mel.cfg.hop, self.receptive
-    phases, out, first, known = Phases(self.mel.cfg, seed), [], 0, None
+    reach, phases, out, first, known = r + 3*self.cfg.low, Phases(self.mel.cfg, seed), [], 0, None
     for low in range(0, f, frames):
         high = min(low + frames, f)
-        a, b = max(low - r, 0), min(high + r, f)
+        a, b = max(low - reach, 0), min(high + reach, f)                  # what settles
         new = magnitudes(self.mel, log_mel[..., first + (0 if known is None else known[0].shape[-1]):b])
         new = new, phases(new)
         known = new if known is None else tuple(torch.cat([k[..., a - first:], n], -1) for k, n in zip(known, new))
         first = a
-        y = self.draw(log_mel[..., a:b], *known)
-        out.append(y[:, (low - a)*hop:(high - a)*hop])
+        c, d = max(low - r, 0), min(high + r, f)                          # what is drawn
+        near = slice(c - a, d - a)
+        phase = settled(self.mel, *known, self.cfg.low)
+        y = self.draw(log_mel[..., c:d], known[0][..., near], phase[..., near])
+        out.append(y[:, (low - c)*hop:(high - c)*hop])
     return torch.cat(out, 1)

@@ -10,8 +10,8 @@ from pathlib import Path
 
 # %% auto #0
 __all__ = ['DEEPEST', 'VOCODER_TYPES', 'MOST_OPS', 'to_plain', 'check_contents', 'save_model', 'read_contents', 'LoadedModel',
-           'load_model', 'verify_model', 'delete_model', 'save_model_from_checkpoint', 'MODEL_FILE_EXTENSION',
-           'MODEL_FORMAT_MARKER', 'SAVED_MODEL_VERSION', 'ModelMetadata', 'ModelFileError']
+           'load_model', 'resave', 'put_extra', 'verify_model', 'delete_model', 'save_model_from_checkpoint',
+           'MODEL_FILE_EXTENSION', 'MODEL_FORMAT_MARKER', 'SAVED_MODEL_VERSION', 'ModelMetadata', 'ModelFileError']
 
 # %% ../../nbs/10_models.persistence.ipynb #522a9b84
 import torch
@@ -293,7 +293,28 @@ def load_model(
     return LoadedModel(model.to(device), mel.to(device), parts.analysis, parts.metadata, device,
                        d.get('vocoder_state'), d['training_config'], d['training_history'], path)
 
-# %% ../../nbs/10_models.persistence.ipynb #964ec17d
+# %% ../../nbs/10_models.persistence.ipynb #8db0a2f5
+def resave(
+    m: LoadedModel,  # as it is to be saved
+    path=None,       # a file to replace, whole; None: a new one beside the model's own
+    **changes,       # of its metadata
+) -> Path:           # where it is
+    "A loaded model into a file again"
+    return save_model(m.model, m.spectrogram.cfg, m.training_config, replace(m.metadata, **changes), m.path.parent, m.analysis, m.vocoder_state, m.training_history, path=path)
+
+def put_extra(
+    model,     # a loaded model, or a model file
+    key: str,
+    value,     # plain values; what is empty takes the key out
+):
+    "Keep something under a name in a model's file, which is read again first, and in the model in memory"
+    path = model.path if isinstance(model, LoadedModel) else Path(model)
+    m = load_model(path)
+    extra = {k: v for k, v in m.metadata.extra.items() if k != key} | ({key: value} if value else {})
+    resave(m, path, extra=extra)
+    if isinstance(model, LoadedModel): model.metadata = replace(model.metadata, extra=extra)
+
+# %% ../../nbs/10_models.persistence.ipynb #96418e8a
 def verify_model(
     path,     # a model file
 ) -> str:     # '' when all is well, else why not
@@ -302,7 +323,7 @@ def verify_model(
     except ModelFileError as e: return e.why if type(e) is ModelFileError else str(e)
     return ''
 
-# %% ../../nbs/10_models.persistence.ipynb #9e3adc25
+# %% ../../nbs/10_models.persistence.ipynb #92eb84b8
 def delete_model(
     model_id: str,  # whole
     models_dir,     # the library's folder
@@ -312,12 +333,13 @@ def delete_model(
     try: return model_id in lib and bool(lib.delete(model_id))
     except UnknownModel: return False
 
-# %% ../../nbs/10_models.persistence.ipynb #f921f879
+# %% ../../nbs/10_models.persistence.ipynb #b0542026
 def save_model_from_checkpoint(
     checkpoint,              # a `.pt` file of a VAE's training
     metadata: ModelMetadata, # what it leaves at 0 or empty is taken from the checkpoint
     models_dir,              # the library's folder
     analysis: LatentAnalysis | None = None,
+    sounds: dict | None = None,  # `Corpus.hashes` of what was learned and of what was held out: {learned: […], held_out: […]}
 ) -> Path:                   # the model file
     "Save the model that a training's checkpoint holds"
     d = read_checkpoint(checkpoint)
@@ -329,7 +351,8 @@ def save_model_from_checkpoint(
     except (KeyError, TypeError, RuntimeError, AttributeError) as e: raise UserError(f'The checkpoint {checkpoint} holds no whole model ({str(e).splitlines()[0][:120]}): train again.') from e
     found |= _last_record(history) | dict(train_seconds=d.get('cpu_seconds', 0.))
     metadata = replace(metadata, **{k: v for k, v in found.items() if not getattr(metadata, k)})
-    return save_model(model, d['spectrogram_config'], d['training_config'], metadata, models_dir, analysis, training_history=history)
+    config = d['training_config'] | (dict(sounds=sounds) if sounds else {})
+    return save_model(model, d['spectrogram_config'], config, metadata, models_dir, analysis, training_history=history)
 
 def _last_record(history):
     "What metadata takes from a training's records: its end, and the held-out error of the weights that were kept"

@@ -143,23 +143,26 @@ class ConvVAE(nn.Module):
         "The picture of a latent, never below silence"
         return self._draw(z).clamp(min=self.cfg.silence)
 
-    def forward(self, mel, generator=None): # (b,m,f) -> (b,m,f), (b,z,steps), (b,z,steps)
-        "Encode, draw a latent, decode; without a generator the mean latent is taken"
+    def forward(self, mel, noise=None): # (b,m,f) -> (b,m,f), (b,z,steps), (b,z,steps)
+        "Encode, draw a latent, decode; `noise` is (b,z,steps), or a generator of it; without any the mean latent is taken"
         mu, logvar = self.encode(mel)
-        z = mu if generator is None else mu + torch.randn(mu.shape, generator=generator, device=mu.device)*(.5*logvar).exp()
+        if isinstance(noise, torch.Generator): noise = torch.randn(mu.shape, generator=noise, device=mu.device)
+        z = mu if noise is None else mu + noise*(.5*logvar).exp()
         return self._draw(z)[..., :mel.shape[-1]], mu, logvar
 
 # %% ../../nbs/03_models.vae.ipynb #b73e4f3c
 def vae_loss(
     net: ConvVAE,
     mel,                      # (b,m,f) log mels to learn
-    generator=None,           # of the latent's noise; None takes the mean
+    noise=None,               # of the latent, (b,z,steps), or a generator of it; None takes the mean
     kl_weight: float = .02,   # weight of `kl` in the total
     free_bits: float = .05,   # nats each latent number may carry for nothing
+    mean=None,                # of a tensor over all processes, where several share the batch
 ) -> dict:                    # scalars: recon, kl, and loss = recon + kl_weight·kl
     "The VAE's loss as named parts"
-    out, mu, logvar = net(mel, generator)
+    out, mu, logvar = net(mel, noise)
     recon = ((out - mel)/net.std).abs().mean()
     nats = .5*(mu.square() + logvar.exp() - 1 - logvar).mean((0, 2))        # (z,)
+    if mean: nats = nats + (mean(nats.detach()) - nats.detach())            # everybody's, with the slopes of one's own
     kl = nats.clamp(min=free_bits).mean()
     return dict(loss=recon + kl_weight*kl, recon=recon, kl=kl)
