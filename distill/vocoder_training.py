@@ -19,7 +19,7 @@ from .audio import Corpus
 from .core import UserError, make_generator
 from .distance import mr_stft
 from .mel import Mel, MelConfig
-from .models.fourier import Fourier, FourierConfig, Phases, magnitudes
+from .models.fourier import Fourier, FourierConfig, Phases, magnitudes, settled
 from .models.hifigan import DiscriminatorConfig, Discriminators, HiFiGAN, HiFiGANConfig, discriminator_loss, generator_loss, turned
 from .train import Task, fit
 from .vocoder import Base, GriffinLim
@@ -74,6 +74,7 @@ class VocoderTraining(Task):
         super().__init__(device, cfg.batch)
         self.cfg = cfg
         self.mel = Mel(mel).to(self.device)
+        self.low = (start or {}).get('config', {}).get('low', FourierConfig.low)
         train, held = corpus.split(cfg.hold_out, cfg.seed)
         self.sounds = [self._sound(corpus[i]) for i in train]
         self.weights = torch.tensor([max(.3, x.shape[-1]/mel.sample_rate)**.5 for x, *_ in self.sounds])
@@ -91,8 +92,10 @@ class VocoderTraining(Task):
         hop, need = self.mel.cfg.hop, self.cfg.frames*self.mel.cfg.hop
         x = torch.nn.functional.pad(x, (0, max(need - len(x), -len(x) % hop)))[None].to(self.device)
         m = self.mel(x)
-        phases = Phases(self.mel.cfg)
-        return x, m, phases(magnitudes(self.mel, m))[:, :phases.tonal].angle() if self.cfg.type == 'fourier' else None
+        if self.cfg.type != 'fourier': return x, m, None
+        phases, magnitude = Phases(self.mel.cfg), magnitudes(self.mel, m)
+        phase = settled(self.mel, magnitude, phases(magnitude), self.low)
+        return x, m, phase[:, :max(phases.tonal, self.mel.cfg.n_fft//16)].angle()
 
     def _copy(self): return {k: v.detach().clone() for k, v in self.average.state_dict().items()}
 

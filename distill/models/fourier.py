@@ -28,7 +28,7 @@ class FourierConfig:
     width: int = 192    # channels of the net
     blocks: int = 4     # ConvNeXt blocks; 0: no net, nothing to train
     widen: int = 3      # how many times wider each block is inside
-    low: int = 0        # steps of Griffin and Lim's among the lowest eighth of the bins, before the net
+    low: int = 64       # steps of Griffin and Lim's among the lowest eighth of the bins, before the net
     steps: int = 4      # of Griffin and Lim's among all of them, after the net
     mean: tuple = ()    # mean of each mel row over the corpus; () is all 0
     std: tuple = ()     # spread of each mel row over the corpus; () is all 1
@@ -69,7 +69,7 @@ def magnitudes(
     "Fourier magnitudes, none negative, whose mel is the one given"
     want = log_mel.exp()
     spread = (mel.bank.T @ (want/mel.bank.sum(1)[:, None]))/mel.bank.sum(0).clamp(min=1e-8)[:, None]
-    m = torch.maximum(mel.inverse @ want, .1*spread)
+    m = torch.maximum(mel.inverse @ want, .4*spread)
     for _ in range(rounds): m = m*scaled(mel, m, want)
     return m
 
@@ -116,11 +116,12 @@ def agreed(
     steps: int,
 ):                   # (b,k,f) complex
     "Phases after some steps of fast Griffin-Lim; differentiable"
+    magnitude, phase = (v.mT.contiguous().mT for v in (magnitude, phase))   # laid out as frames come from Fourier transforms
     before = None
     for _ in range(steps):
         now = back_and_forth(magnitude*phase)
-        phase = now if before is None else now - before*(.99/1.99)
-        phase, before = phase/(phase.abs() + 1e-7), now
+        phase = now if before is None else torch.sub(now, before, alpha=.99/1.99)
+        phase, before = phase*torch.rsqrt(phase.real.square() + phase.imag.square() + 1e-14), now
     return phase
 
 def settled(
@@ -212,7 +213,7 @@ def forward(
     self: Fourier,
     log_mel,            # (b,m,f), of any length
     seed: int = 0,      # of the random phases
-    frames: int = 512,  # drawn at a time
+    frames: int = 1024, # drawn at a time
 ):                      # (b,f*hop)
     "Sound of a mel, piece by piece without a seam"
     if log_mel.ndim != 3 or log_mel.shape[1] != self.cfg.n_mels or not log_mel.numel(): raise UserError(f'A mel of shape {tuple(log_mel.shape)} does not fit this vocoder: it takes (b, {self.cfg.n_mels}, f).')
