@@ -178,7 +178,7 @@ def _strip(rows, mark=None, note='', width=420):
         if span: out.append(f'<line x1="{at(span[0]):.1f}" x2="{at(span[1]):.1f}" y1="{y}" y2="{y}" stroke="#1976d2" stroke-width="2"/>')
         out += [dot(v, y, 1 if len(values) == 1 else .35) for v in values]
     bottom = 8 + 22*len(rows)
-    ends = f'<text x="{at(low):.1f}" y="{bottom + 16}" text-anchor="middle">{low:.2g}</text><text x="{at(high):.1f}" y="{bottom + 16}" text-anchor="middle">{high:.2g}</text>'
+    ends = ''.join(f'<text x="{at(v):.1f}" y="{bottom + 16}" text-anchor="middle">{v:.2g}</text>' for v in (low, high) if mark is None or abs(at(v) - at(mark)) > 50)
     line = f'<line x1="{at(low):.1f}" x2="{at(high):.1f}" y1="{bottom}" y2="{bottom}" stroke="currentColor" stroke-opacity=".4"/>'
     if mark is not None: out.append(f'<line x1="{at(mark):.1f}" x2="{at(mark):.1f}" y1="4" y2="{bottom}" stroke="#ef6c00" stroke-dasharray="3 2"/><text x="{at(mark):.1f}" y="{bottom + 16}" text-anchor="middle" fill="#ef6c00">{html.escape(note)}</text>')
     return f'<svg role="img" width="{width}" height="{bottom + 22}" style="max-width:100%" font-size="11" fill="currentColor">{"".join(out)}{line}{ends}</svg>'
