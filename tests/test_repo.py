@@ -1,5 +1,5 @@
 "The repository keeps its own rules: generated files are up to date, pages are clean, executed and in order, imports stay light."
-import ast, configparser, filecmp, importlib, json, os, re, shutil, subprocess, sys
+import ast, configparser, filecmp, importlib.util, json, os, re, shutil, subprocess, sys
 from pathlib import Path
 import pytest
 import yaml
@@ -167,9 +167,11 @@ def test_imports_stay_light(first, absent):
     r = subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert r.stdout.strip() == ''
 
-@pytest.mark.parametrize('package', ['distill', 'distill.models', 'distill.library'])
+@pytest.mark.parametrize('package', ['distill', 'distill.models', 'distill.library', 'distill.ui', 'distill.cli'])
 def test_lazy_names_exist(package):
+    "Each is what its module has; none is called like a module, which would take its place once that is imported"
     mod = importlib.import_module(package)
+    assert not [n for n in mod._lazy if importlib.util.find_spec(f'{package}.{n}')]
     for n in mod._lazy: assert getattr(mod, n) is getattr(importlib.import_module(mod._lazy[n]), n)
     assert set(mod._lazy) <= set(dir(mod)) and set(mod._lazy) <= set(mod.__all__)
 

@@ -13,7 +13,7 @@ _lazy = {
     'VocoderPanel': 'distill.ui.vocoder',
     'loss_curves': 'distill.ui.curves',
     'Player': 'distill.ui.parts',
-    'gallery': 'distill.ui.gallery',
+    'gallery': 'distill.ui.sounds',
 }
 __all__ = list(_lazy)
 __getattr__, __dir__ = lazy(__name__, _lazy)
@@ -21,9 +21,9 @@ __getattr__, __dir__ = lazy(__name__, _lazy)
 if TYPE_CHECKING:
     from .corpus import CorpusPanel
     from .curves import loss_curves
-    from .gallery import gallery
     from .library import LibraryPanel
     from .model import ModelPanel
     from .parts import Player
+    from .sounds import gallery
     from .train import TrainPanel
     from .vocoder import VocoderPanel
