@@ -97,7 +97,7 @@ def test_generate_reads_the_vocoder_and_the_sound_to_vary(made, sounds):
 
 def test_takes_go_into_the_history(made, tmp_path):
     (tmp_path/'lib').mkdir(); path = tmp_path/'lib'/'Rain.distillgan'; path.write_bytes(made.read_bytes())
-    p = ModelPanel(path); p.seconds.value, p.count.value = .2, 2; p.make.click()
+    p = ModelPanel(path, tmp_path/'out'); p.seconds.value, p.count.value = .2, 2; p.make.click()
     p.takes[0].keep.click(); p.make.click()
     df = History(tmp_path/'lib').df()
     assert len(df) == 4 and list(df.seed[df.kept]) == [0]
