@@ -13,7 +13,7 @@ help:
 	@echo 'make demo      from a folder of sounds to a model to new sounds, in a few minutes'
 	@echo 'make test      every test: the pages, tests/, and a real browser where Chromium is found (PY=3.13: with that Python)'
 	@echo 'make docs      the docs site, into _docs/'
-	@echo 'make bench     run the benchmarks page again (long)'
+	@echo 'make bench     run the benchmark pages again (long)'
 
 install: $(VENV)/.installed
 
@@ -42,5 +42,5 @@ docs: install
 	$(RUN) tools/docs.py --strict
 
 bench: install
-	$(PY) -m pip install -q -e '.[dev,bench]'
-	NB_LIMIT=7200 NB_JOBS=1 $(RUN) tools/run_nbs.py --flags slow nbs/benchmarks.ipynb nbs/benchmarks_models.ipynb nbs/benchmarks_library.ipynb nbs/benchmarks_vocoders.ipynb
+	$(RUN) -m pip install -q -e '.[dev,bench]'
+	NB_LIMIT=7200 NB_JOBS=1 $(RUN) tools/run_nbs.py --flags slow nbs/benchmarks.ipynb nbs/benchmarks_models.ipynb nbs/benchmarks_library.ipynb nbs/benchmarks_vocoders.ipynb nbs/benchmarks_base.ipynb

@@ -16,7 +16,7 @@ import torch
 from fastcore.basics import patch
 from torchaudio.transforms import Resample
 from . import __version__
-from .core import MissingFile, UserError, atomic_write, cache_folder, make_generator
+from .core import MissingFile, UserError, atomic_write, cache_folder, counted, make_generator
 
 # %% auto #0
 __all__ = ['SAMPLE_RATE', 'MIN_SECONDS', 'SILENT', 'STEP_GFLOP', 'AudioError', 'read_audio', 'resample', 'write_audio',
@@ -159,6 +159,11 @@ def _encode(x, rate, format, subtype, tags=None):
         for i in range(0, x.shape[1], 2**16): f.write(x.T[i:i+2**16])  # all at once, a long Ogg overflows libsndfile's stack
     return b.getvalue()
 
+def _array(x):
+    "Samples as float32 NumPy, whatever they were"
+    return np.asarray(x.detach().cpu() if isinstance(x, torch.Tensor) else x, 'float32')
+
+# %% ../nbs/01_audio.ipynb #4daf90f0
 def write_audio(
     path,                     # .wav, .flac, .ogg or .mp3
     x,                        # (t,) or (c,t), within [-1,1]
@@ -177,7 +182,7 @@ def write_audio(
     if len(json.dumps(tags or {}, default=str)) > 1900 and format == 'WAV': raise UserError(f'Cannot write {path.name}: a WAV holds 1900 characters of tags; write FLAC or shorten them.')
     try: data = _encode(x, rate, format, subtype or usual, tags)
     except (sf.SoundFileError, ValueError) as e:
-        raise UserError(f'Cannot write {path.name}: {path.suffix[1:]} does not hold {len(x)} channels at {rate} Hz as {subtype or usual}; write a wav.') from e
+        raise UserError(f'Cannot write {path.name}: {path.suffix[1:]} does not hold {counted(len(x), "channel")} at {rate} Hz as {subtype or usual}; write a wav.') from e
     with atomic_write(path) as tmp: tmp.write_bytes(data)
     return path
 
@@ -195,11 +200,7 @@ def read_tags(
     if isinstance(rest, dict): del tags['comment']; tags.update(rest)
     return tags
 
-def _array(x):
-    "Samples as float32 NumPy, whatever they were"
-    return np.asarray(x.detach().cpu() if isinstance(x, torch.Tensor) else x, 'float32')
-
-# %% ../nbs/01_audio.ipynb #435cec66
+# %% ../nbs/01_audio.ipynb #bc7b3769
 @dataclass(eq=False, repr=False)
 class Sound:
     "A sound that plays, saves and knows how it was made"
@@ -237,7 +238,7 @@ class Sound:
         return (f'<div class="distill-sound"><audio controls src="data:audio/{kind};base64,{base64.b64encode(data).decode()}"></audio>'
                 f'<div>{html.escape(self.caption)}</div></div>')
 
-# %% ../nbs/01_audio.ipynb #2a2e1727
+# %% ../nbs/01_audio.ipynb #cbb72632
 _SOUNDS = set('.wav .wave .bwf .aif .aiff .aifc .flac .ogg .oga .opus .mp3 .mp2 .caf .w64 .rf64 .au .snd .avr .voc .8svx .svx .sph .nist'.split())
 _FOREIGN = set('.m4a .aac .wma .ape .wv .mp4 .mov .webm .amr .ac3 .dts .mka .tta .dsf .rx2 .rex'.split())
 _STATUS = ['kept', 'padded', 'split', 'refused', 'ignored']
@@ -282,7 +283,7 @@ def _listing(folder):
             else: (links if p.is_symlink() else todo).append(p)
     return sorted(files, key=lambda f: f.name)
 
-# %% ../nbs/01_audio.ipynb #f67f06f1
+# %% ../nbs/01_audio.ipynb #c7a403a9
 _DECODING = f'1 {SAMPLE_RATE} mean {sf.__libsndfile_version__}'
 
 def _facts(path):
@@ -337,7 +338,7 @@ def _remembered(path, cache):
     except OSError as e: return facts, y, base, e.strerror or str(e)
     return facts, None, base, ''
 
-# %% ../nbs/01_audio.ipynb #c16396b9
+# %% ../nbs/01_audio.ipynb #2ee790ec
 MIN_SECONDS, SILENT = .05, -80.  # the shortest sound, and the peak (dBFS) below which there is none
 
 def _verdict(facts):
@@ -365,7 +366,7 @@ def _examine(file, cache):
         if (v := _verdict(facts)): file.status, file.reason = v
     return facts, y, base, trouble
 
-# %% ../nbs/01_audio.ipynb #2ee790ec
+# %% ../nbs/01_audio.ipynb #86814298
 def _grid(t, segment): # -> starts
     "Where the segments of `t` samples begin: half a segment apart, the last flush with the end"
     return [0] if t <= segment else [*range(0, t - segment, segment//2), t - segment]
@@ -389,53 +390,12 @@ class Corpus:
         if not self.kept: raise UserError(self._nothing())
         self.segments = [(i, s) for i, f in enumerate(self._facts) for s in _grid(f['t'], segment)]
 
-    def _decode(self, progress):
-        "Open what must be opened and judge it"
-        todo, first = [f for f in self.files if not f.status], {}
-        with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
-            for done, (file, got) in enumerate(zip(todo, pool.map(lambda f: _examine(f, self._cache), todo)), 1):
-                self._judge(file, *got, first)
-                if progress: progress(done, len(todo), file.name)
-
-    def _judge(self, file, facts, y, base, trouble, first):
-        "Take a file in unless something speaks against it"
-        self.cache_trouble = self.cache_trouble or trouble
-        if file.status: return
-        same = first.setdefault(facts['sound'], file.name)
-        if same != file.name: file.status, file.reason = 'refused', f'the same sound as {same}'; return
-        file.segments = len(_grid(facts['t'], self.segment_length))
-        file.status = 'padded' if facts['t'] < self.segment_length else 'kept' if file.segments == 1 else 'split'
-        for to, v in zip((self.kept, self._facts, self._base, self._sound), (file, facts, base, y)): to.append(v)
-
-    def _nothing(self):
-        "Why there is no corpus, in a sentence"
-        if not self.files: return f'The folder {self.folder} is empty: put sounds of at least {1000*MIN_SECONDS:.0f} ms into it (wav, aiff, flac, ogg, mp3).'
-        bad = sorted(self.files, key=lambda f: f.status != 'refused')
-        refused, why = sum(f.status == 'refused' for f in bad), '; '.join(f'{f.name}: {f.reason}' for f in bad[:3])
-        return (f'Nothing in {self.folder} can be used, {refused} refused and {len(bad) - refused} ignored ({why}{"; …" if bad[3:] else ""}): '
-                f'put sounds of at least {1000*MIN_SECONDS:.0f} ms into it (wav, aiff, flac, ogg, mp3).')
-
-    def _samples(self, i): # -> (t,)
-        "The sound of used file `i`: mapped from the cache, or decoded again when that has gone"
-        if self._sound[i] is None: self._sound[i] = _read_sound(self._base[i], self._facts[i])
-        if self._sound[i] is None: self._sound[i] = self._again(i)
-        return self._sound[i]
-
-    def _again(self, i):
-        "Decode used file `i` once more"
-        path = self.kept[i].path
-        facts, y = _facts(path)
-        if facts.get('sound') != self._facts[i]['sound']: raise UserError(f'{path} has changed since the corpus was opened: open the corpus again.')
-        with contextlib.suppress(OSError):
-            if self._base[i]: _store(self._base[i], facts, y)
-        return y
-
     def __len__(self): return len(self.kept)
     def __iter__(self): return (self[i] for i in range(len(self)))
     def __getitem__(self, i: int) -> torch.Tensor: # (t,)
         "The sound of used file `i`, of its own length"
         return torch.from_numpy(np.array(self._samples(range(len(self))[i])))
-    def __repr__(self): return f"Corpus('{self.folder.resolve().name}': {len(self)} of {len(self.files)} files, {self.seconds:.1f} s, {len(self.segments)} segments)"
+    def __repr__(self): return f"Corpus('{self.folder.resolve().name}': {len(self)} of {counted(len(self.files), 'file')}, {self.seconds:.1f} s, {counted(len(self.segments), 'segment')})"
     @property
     def names(self) -> list[str]: return [f.name for f in self.kept]
     @property
@@ -449,7 +409,55 @@ class Corpus:
         "One for each used sound: it changes when the sound does, and not with the file's name"
         return [f['sound'][:16] for f in self._facts]
 
-# %% ../nbs/01_audio.ipynb #200d7671
+# %% ../nbs/01_audio.ipynb #d9a653ee
+@patch
+def _decode(self: Corpus, progress):
+    "Open what must be opened and judge it"
+    todo, first = [f for f in self.files if not f.status], {}
+    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+        for done, (file, got) in enumerate(zip(todo, pool.map(lambda f: _examine(f, self._cache), todo)), 1):
+            self._judge(file, first, *got)
+            if progress: progress(done, len(todo), file.name)
+
+@patch
+def _judge(self: Corpus, file, first, facts, y, base, trouble):
+    "Take a file in unless something speaks against it"
+    self.cache_trouble = self.cache_trouble or trouble
+    if file.status: return
+    same = first.setdefault(facts['sound'], file.name)
+    if same != file.name: file.status, file.reason = 'refused', f'the same sound as {same}'; return
+    file.segments = len(_grid(facts['t'], self.segment_length))
+    file.status = 'padded' if facts['t'] < self.segment_length else 'kept' if file.segments == 1 else 'split'
+    for to, v in zip((self.kept, self._facts, self._base, self._sound), (file, facts, base, y)): to.append(v)
+
+@patch
+def _nothing(self: Corpus):
+    "Why there is no corpus, in a sentence"
+    put = f'put sounds of at least {1000*MIN_SECONDS:.0f} ms into it (wav, aiff, flac, ogg, mp3).'
+    if not self.files: return f'The folder {self.folder} is empty: {put}'
+    bad = sorted(self.files, key=lambda f: f.status != 'refused')
+    refused, why = sum(f.status == 'refused' for f in bad), '; '.join(f'{f.name}: {f.reason}' for f in bad[:3])
+    return f'Nothing in {self.folder} can be used, {refused} refused and {len(bad) - refused} ignored ({why}{"; …" if bad[3:] else ""}): {put}'
+
+# %% ../nbs/01_audio.ipynb #a9b05079
+@patch
+def _samples(self: Corpus, i): # -> (t,)
+    "The sound of used file `i`: mapped from the cache, or decoded again when that has gone"
+    if self._sound[i] is None: self._sound[i] = _read_sound(self._base[i], self._facts[i])
+    if self._sound[i] is None: self._sound[i] = self._again(i)
+    return self._sound[i]
+
+@patch
+def _again(self: Corpus, i):
+    "Decode used file `i` once more"
+    path = self.kept[i].path
+    facts, y = _facts(path)
+    if facts.get('sound') != self._facts[i]['sound']: raise UserError(f'{path} has changed since the corpus was opened: open the corpus again.')
+    with contextlib.suppress(OSError):
+        if self._base[i]: _store(self._base[i], facts, y)
+    return y
+
+# %% ../nbs/01_audio.ipynb #5d7f87e0
 @patch
 def window(self: Corpus,
     i: int,          # used file
@@ -464,7 +472,7 @@ def segment(self: Corpus, j: int) -> torch.Tensor: # (segment,)
     "Segment `j` of `segments`"
     return self.window(*self.segments[j])
 
-# %% ../nbs/01_audio.ipynb #ef9e3f0e
+# %% ../nbs/01_audio.ipynb #3378ba08
 @patch
 def split(self: Corpus,
     hold_out: float = .15,         # share of the files, 0 … 0.5
@@ -477,7 +485,7 @@ def split(self: Corpus,
     order = torch.randperm(n, generator=make_generator(seed)).tolist()
     return sorted(order[k:]), sorted(order[:k])
 
-# %% ../nbs/01_audio.ipynb #976e59dd
+# %% ../nbs/01_audio.ipynb #f956b305
 class Report(str):
     "Text that a page shows as it prints"
     __repr__ = str.__str__
@@ -489,7 +497,7 @@ def df(self: Corpus) -> pd.DataFrame:
     types = dict(name='string', status=pd.CategoricalDtype(_STATUS), reason='string', rate='Int64', channels='Int64', seconds='Float64', segments='Int64', peak='Float64')
     return pd.DataFrame([{k: getattr(f, k) for k in keys} for f in self.files], columns=keys).astype(types)
 
-# %% ../nbs/01_audio.ipynb #3334b45f
+# %% ../nbs/01_audio.ipynb #087a2579
 STEP_GFLOP = 9.94  # what one step of training computes, forward and backward
 
 def default_steps(
@@ -516,7 +524,7 @@ def expected_seconds(
     "How long training for `steps` will take"
     return steps*STEP_GFLOP/machine_gflops(device)
 
-# %% ../nbs/01_audio.ipynb #f956b305
+# %% ../nbs/01_audio.ipynb #02244316
 def _duration(s):
     "Seconds as one says them"
     return f'{s:.0f} s' if s < 90 else f'{s/60:.0f} minutes' if s < 5400 else f'{s/3600:.1f} hours'
@@ -534,10 +542,10 @@ def report(self: Corpus,
     by = {s: [f for f in self.files if f.status == s] for s in _STATUS}
     steps = default_steps(self)
     return Report('\n'.join([
-        f'{self.folder.resolve().name}: {len(self)} of {len(self.files)} files used, {self.seconds:.1f} s of sound, '
-        f'{len(self.segments)} segments of {self.segment_length/SAMPLE_RATE:.2f} s',
+        f'{self.folder.resolve().name}: {len(self)} of {counted(len(self.files), "file")} used, {self.seconds:.1f} s of sound, '
+        f'{counted(len(self.segments), "segment")} of {self.segment_length/SAMPLE_RATE:.2f} s',
         ', '.join(f'{len(by[s])} {s}' for s in _STATUS if by[s]),
         *(['refused:', *_lines(by['refused'], 1000)] if by['refused'] else []),
         *(['ignored:', *_lines(by['ignored'], 10)] if by['ignored'] else []),
         *([f'Decoded sound could not be stored ({self.cache_trouble}): it is kept in memory.'] if self.cache_trouble else []),
-        f'Training: {steps} steps, about {_duration(seconds if seconds is not None else expected_seconds(steps, device))}.']))
+        f'Training: {counted(steps, "step")}, about {_duration(seconds if seconds is not None else expected_seconds(steps, device))}.']))

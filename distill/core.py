@@ -11,7 +11,7 @@ except ImportError: fcntl = None  # Windows: a file in use cannot be removed the
 from platformdirs import user_cache_path, user_data_path
 
 # %% auto #0
-__all__ = ['UserError', 'MissingFile', 'WriteError', 'write_error', 'rename_new', 'atomic_write', 'sweep_leftovers',
+__all__ = ['UserError', 'MissingFile', 'WriteError', 'counted', 'write_error', 'rename_new', 'atomic_write', 'sweep_leftovers',
            'models_folder', 'cache_folder', 'choose_device', 'make_generator', 'hold_interrupt']
 
 # %% ../nbs/00_core.ipynb #3e7e9c4b
@@ -27,6 +27,14 @@ class WriteError(UserError, OSError):
     def __str__(self): return str(self.args[0])
 
 # %% ../nbs/00_core.ipynb #b8f19b45
+def counted(
+    n: int,
+    thing: str,  # in the singular
+) -> str:
+    "A number of things, in words"
+    return f'{n} {thing}' if n == 1 else f'{n} {thing}s'
+
+# %% ../nbs/00_core.ipynb #d17e3757
 _WHY = {errno.ENOSPC: 'the disk is full: free some space or choose another folder',
         errno.EDQUOT: 'your disk quota is used up: free some space or choose another folder',
         errno.EROFS: 'the disk is read-only: choose another folder',
@@ -44,6 +52,7 @@ def write_error(
     "What the system said, as a sentence with a remedy"
     return WriteError(f'Cannot write {path}: {_WHY.get(e.errno, e.strerror or e)}.')
 
+# %% ../nbs/00_core.ipynb #c8a999da
 def _fsync_folder(folder):
     "Make a rename in `folder` survive a power cut (a no-op where folders cannot be opened)"
     try: fd = os.open(folder, os.O_RDONLY)
@@ -69,6 +78,7 @@ def rename_new(
     try: os.unlink(tmp)
     except FileNotFoundError: os.unlink(path); raise  # somebody else renamed it in the same instant: it is theirs
 
+# %% ../nbs/00_core.ipynb #0e2ae69a
 def _lock(fd):
     "True: `fd` is ours now; False: another process holds it; None: there are no locks here"
     try: return fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB) is None
@@ -107,6 +117,7 @@ def atomic_write(
         tmp.unlink(missing_ok=True)
         if fcntl: os.close(fd)
 
+# %% ../nbs/00_core.ipynb #a31775c0
 def sweep_leftovers(
     folder,        # where `atomic_write` was used
 ) -> list[str]:    # the names of what was removed
@@ -118,7 +129,7 @@ def sweep_leftovers(
             if _lock(tmp.fileno()): os.unlink(f.path); gone.append(f.name)
     return gone
 
-# %% ../nbs/00_core.ipynb #ab28423b
+# %% ../nbs/00_core.ipynb #97c18adf
 def models_folder(
     given=None,  # a folder the user named, or None
 ) -> Path:       # the library's folder: the given one, else `DISTILL_MODELS`, else the user's data folder
@@ -130,7 +141,7 @@ def cache_folder() -> Path:
     "The folder for what can be made again: `DISTILL_CACHE`, else the user's cache folder; safe to delete"
     return Path(v).expanduser() if (v := os.environ.get('DISTILL_CACHE')) else user_cache_path('distill')
 
-# %% ../nbs/00_core.ipynb #a31775c0
+# %% ../nbs/00_core.ipynb #eabd4f71
 def choose_device(
     name: str = 'auto',  # 'auto', or a name torch knows: 'cpu', 'cuda', 'cuda:1', 'mps'
 ):                       # a `torch.device`
@@ -153,7 +164,7 @@ def make_generator(
         raise UserError(f'The seed {seed!r} is not a whole number from 0 to 2**63 - 1: give one like 7.')
     return torch.Generator(device).manual_seed(seed)
 
-# %% ../nbs/00_core.ipynb #97c18adf
+# %% ../nbs/00_core.ipynb #8d25e640
 @contextlib.contextmanager
 def hold_interrupt():
     "Yield a function that tells whether Ctrl-C came; outside the main thread, where signals never arrive, it never did"

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 # %% auto #0
-__all__ = ['DESCRIPTORS', 'PICTURED', 'Frames', 'brightness', 'warmth', 'noisiness', 'roughness', 'pitch', 'harmonicity',
-           'attack', 'decay', 'density', 'pulse', 'loudness', 'space', 'describe']
+__all__ = ['DESCRIPTORS', 'COMPARED', 'PICTURED', 'Frames', 'brightness', 'opening', 'warmth', 'noisiness', 'roughness', 'pitch',
+           'harmonicity', 'attack', 'decay', 'density', 'pulse', 'loudness', 'punch', 'space', 'describe']
 
 # %% ../nbs/06_descriptors.ipynb #013ad066
 import torch
@@ -79,9 +79,18 @@ class Frames:
         return replace(self, power=self.power[..., ::4], total=self.total[:, ::4], share=share/share.sum(1, keepdim=True), spectrum=self.spectrum[..., ::4])
 
 # %% ../nbs/06_descriptors.ipynb #0839a77e
+def _centroid(s): # -> (b,f)
+    return (s.width*s.hz.log2()) @ s.spectrum/(s.width @ s.spectrum + 1e-9)
+
 def brightness(s: Frames): # -> (b,) octaves above 1 Hz
     "Spectral centroid: the mean frequency, weighted by magnitude, on a scale of octaves"
-    return s.mean((s.width*s.hz.log2()) @ s.spectrum/(s.width @ s.spectrum + 1e-9))
+    return s.mean(_centroid(s))
+
+def opening(s: Frames): # -> (b,) octaves
+    "How much brighter a sound becomes: the slope of a line through its brightness, end less beginning; quiet frames count nearly as much as loud ones"
+    share = s.total.pow(.25)
+    share = share/share.sum(1, keepdim=True)
+    return 12*(_centroid(s)*share*(share.cumsum(1) - share/2 - .5)).sum(1)
 
 def warmth(s: Frames): # -> (b,) dB
     "Low-mid balance: power from 100 to 500 Hz against power above"
@@ -145,16 +154,18 @@ def _reaches(level, threshold): # (b,n), (b,1) -> (b,)
     return (i - ((after - threshold)/(after - before).clamp(min=1e-3)).clamp(0, 1)*(i > 0))[:, 0]
 
 def attack(s: Frames): # -> (b,) log10 of seconds
-    "Attack time: from 20 dB under the loudest moment up to 3 dB under it"
-    level = _smooth(s)
-    top = level.amax(1, keepdim=True)
-    return ((_reaches(level, top - 3) - _reaches(level, top - 20) + 1)*_STEP/s.cfg.sample_rate).log10()
+    "Attack time: how long it takes from 20 dB under the loudest moment to every level above, the mean"
+    level = _smooth(s).cummax(1).values
+    under = (level[:, -1:] - level)/20
+    return ((under*(under < 1)).sum(1)*_STEP/s.cfg.sample_rate + .002).log10()
 
 def decay(s: Frames): # -> (b,) log10 of seconds
-    "Decay time: from the moment when half of the sound's energy has passed until only a hundredth is left, 20 dB"
-    energy = (10**(s.level/10)).cumsum(1)
-    half, last = (_reaches(energy, energy[:, -1:]*part) for part in (.5, .99))
-    return ((last - half + 1)*_STEP/s.cfg.sample_rate).log10()
+    "Decay time: how long a sound goes on after its centre, told as the time in which a note that dies away as slowly falls by 20 dB"
+    share = 10**(s.level/20)
+    share = share/share.sum(1, keepdim=True)
+    t = torch.arange(share.shape[1])*_STEP/s.cfg.sample_rate
+    after = (t - (share*t).sum(1, keepdim=True)).clamp(min=0)
+    return (math.e*math.log(10)*(share*after).sum(1) + .01).log10()
 
 def _flux(s): # -> (b,f)
     "How much eight broad bands rise from frame to frame, in dB over 40; smooth over bands and 32 ms, so that the flicker of noise is no onset"
@@ -163,9 +174,9 @@ def _flux(s): # -> (b,f)
     db = torch.maximum(db, db.amax((1, 2), keepdim=True) - 40)
     return F.pad((db[..., 1:] - db[..., :-1]).clamp(min=0).mean(1), (1, 0))
 
-def density(s: Frames): # -> (b,) a second
+def density(s: Frames): # -> (b,) log10 of 1 + dB a second
     "Density of onsets: how much rises, each second"
-    return _flux(s).sum(1)/(s.total.shape[1]*s.cfg.hop/s.cfg.sample_rate)
+    return (1 + _flux(s).sum(1)/(s.total.shape[1]*s.cfg.hop/s.cfg.sample_rate)).log10()
 
 def pulse(s: Frames): # -> (b,) about 0 … 1
     "Pulse strength: the highest autocorrelation of the onsets at lags from 80 to 600 ms"
@@ -180,15 +191,21 @@ def loudness(s: Frames): # -> (b,) dB
     "Level: the mean power of the sound"
     return 10*s.total.mean(1).log10()
 
-def space(s: Frames): # -> (b,) dB
-    "Late energy: power that comes over a fifth of a second after the first tenth of it, against all of it"
-    begun = _reaches(s.share.cumsum(1), torch.full_like(s.share[:, :1], .1))[:, None]
-    late = (torch.arange(s.share.shape[1]) - begun - .2*s.cfg.sample_rate/s.cfg.hop).clamp(0, 1)
-    return 10*((s.total*late).sum(1) + 1e-9).div(s.total.sum(1)).log10().clamp(min=-6)
+def punch(s: Frames): # -> (b,) dB
+    "How far the loud moments stand above the mean: a crest factor, with the mean over the energy in place of the peak"
+    return 10*(s.mean(s.total)/s.total.mean(1)).log10()
+
+def space(s: Frames): # -> (b,) dB, from -24 to 24 or so
+    "Late energy: power that comes over a fifth of a second after the first tenth of it, against what came before; the border is 0.1 s wide"
+    step = s.cfg.hop/s.cfg.sample_rate
+    begun = _reaches(s.share.cumsum(1), torch.full_like(s.share[:, :1], .1))[:, None]*step
+    late = (s.share*torch.sigmoid((torch.arange(s.share.shape[1])*step - begun - .2)/.03)).sum(1)
+    return 10*((late + .001)/(1.001 - late)).log10()
 
 # %% ../nbs/06_descriptors.ipynb #6fb96187
-DESCRIPTORS = {f.__name__: f for f in (brightness, warmth, noisiness, roughness, pitch, harmonicity, attack, decay, density, pulse, loudness, space)}
-PICTURED = tuple(name for name in DESCRIPTORS if name not in ('roughness', 'pitch', 'harmonicity'))   # what pictures tell, too
+DESCRIPTORS = {f.__name__: f for f in (brightness, warmth, noisiness, roughness, pitch, harmonicity, attack, decay, density, pulse, loudness, space, opening, punch)}
+COMPARED = tuple(DESCRIPTORS)[:12]   # what reports compare sounds by: the first twelve words, so that a new one does not change what a distance means
+PICTURED = tuple(name for name in DESCRIPTORS if name not in ('roughness', 'pitch', 'harmonicity', 'pulse'))   # what pictures tell, too
 
 @torch.no_grad()
 def describe(

@@ -7,11 +7,11 @@ from __future__ import annotations
 import base64, html, math, struct, zlib
 from dataclasses import dataclass
 from fastcore.basics import patch
-from .core import UserError
+from .core import UserError, counted
+from .units import range_text
 
 # %% auto #0
-__all__ = ['KNOWN', 'WAYS', 'ROWS', 'COLUMNS', 'Report', 'kept_report', 'range_text', 'corpus_text', 'memory_text', 'facts_of',
-           'html_of']
+__all__ = ['KNOWN', 'WAYS', 'ROWS', 'COLUMNS', 'Report', 'kept_report', 'corpus_text', 'memory_text', 'facts_of', 'html_of']
 
 # %% ../nbs/08_findings.ipynb #489687b6
 KNOWN = 'same', 'changed', 'foreign', 'unknown'  # how the folder that was given relates to what the model learned
@@ -31,7 +31,7 @@ _FORM: dict = dict(
     nearest=dict(drawn=[float, 200], floor=[float, 200], copy=float),
     memory=dict(nearer=float, copies=float, expected=float),                         # shares: of pairs, of draws, of real sounds that were not learned
     worst=[dict(name=str, learned=int, error=float), 6],
-    sliders=[dict(name=str, descriptor=str, rho=float, monotone=float, leakage=float, covered=float, low=float, high=float), 16],
+    sliders=[dict(name=str, descriptor=str, rho=float, monotone=float, leakage=float, covered=float, start=float, end=float, low=float, high=float), 16],  # its own ends, and where nine tenths of the sounds lie
     pictures=[dict(title=str, cells=str), 8],
     why=[str, 12])
 
@@ -77,23 +77,9 @@ def kept_report(
     return Report(extra['report']) if 'report' in extra else None
 
 # %% ../nbs/08_findings.ipynb #201fd644
-_UNITS = {**dict.fromkeys(('brightness', 'pitch'), (lambda v: 2**min(v, 30), 'Hz')), **dict.fromkeys(('attack', 'decay'), (lambda v: 1000*10**min(v, 9), 'ms')),
-          **dict.fromkeys(('warmth', 'noisiness', 'harmonicity', 'loudness', 'space'), (float, 'dB')), 'density': (float, 'a second'), 'pulse': (float, ''), 'roughness': (float, '')}
-
-def range_text(
-    descriptor: str | None,  # what a slider is named after; None: a plain direction
-    low: float,
-    high: float,
-) -> str:
-    "From where to where, in the unit of a descriptor"
-    to, unit = _UNITS.get(descriptor, (float, 'spreads'))
-    low, high = to(low), to(high)
-    shown = lambda v: f'{v:.1f}' if max(abs(low), abs(high)) < 100 else f'{v:,.0f}'.replace(',', ' ')
-    return f'{shown(low)} … {shown(high)} {unit}'.strip().replace('-', '−')
-
-# %% ../nbs/08_findings.ipynb #7136c11b
 def _n(v, unit='', digits=2): return '–' if v is None else f'{v:.{digits}f}{unit}'.replace('-', '−')
 def _share(v): return '–' if v is None else f'{100*v:.0f} %'
+def _reach(s, low, high, after=''): return '' if None in (s[low], s[high]) else range_text(s['descriptor'], s[low], s[high]) + after
 def _off(d): return f"{_n(d['error'], ' dB', 1)} off, envelope {_n(d['envelope'])}"
 def _span(v): return '–' if v[0] is None else f'{_n(v[0], digits=3)} ({_n(v[1], digits=3)} … {_n(v[2], digits=3)})'
 
@@ -102,8 +88,8 @@ def corpus_text(
 ) -> str:
     "How the folder that was given relates to what the model learned"
     return dict(same='the sounds the model learned and those held out from it',
-                changed=f"{c['found']} of the {c['learned']} sounds the model learned are in it, all others count as unseen",
-                foreign=f"not what the model learned: none of its {c['learned']} sounds is in it, so every file counts as unseen",
+                changed=f"it has {c['found']} of the {counted(c['learned'], 'sound')} the model learned, all others count as unseen",
+                foreign=f"not what the model learned: of the {counted(c['learned'], 'sound')} it learned none is in it, so every file counts as unseen",
                 unknown="the model's file does not say which sounds it learned, so every file counts as unseen")[c['known']]
 
 def memory_text(
@@ -124,8 +110,8 @@ def facts(self: Report) -> dict: # label -> text
     f = self.found
     u, c = f['used'], f['corpus']
     beside = _FLOORS[f['floor']]
-    lines = {'Measured on': f"{c['name']}, {c['files']} files: {corpus_text(c)}",
-             'Used': f"{u['learned']} learned and {u['unseen']} unseen sounds ({_n(u['seconds'], ' s', 0)}), {u['drawn']} draws, {u['sounded']} sounds made audible ({u['sounded_unseen']} unseen), {u['listened']} heard by ViSQOL, seed {f['seed']}",
+    lines = {'Measured on': f"{c['name']}, {counted(c['files'], 'file')}: {corpus_text(c)}",
+             'Used': f"{u['learned']} learned and {counted(u['unseen'], 'unseen sound')} ({_n(u['seconds'], ' s', 0)}), {counted(u['drawn'], 'draw')}, {counted(u['sounded'], 'sound')} made audible ({u['sounded_unseen']} unseen), {u['listened']} heard by ViSQOL, seed {f['seed']}",
              'Drawing unseen sounds': _off(f['drawing']['unseen']) if u['unseen'] else '', 'Drawing learned sounds': _off(f['drawing']['learned']) if u['learned'] else ''}
     for k, name in WAYS.items():
         s = f['sound'][k]
@@ -135,7 +121,7 @@ def facts(self: Report) -> dict: # label -> text
                   'Coverage': f"{_share(f['coverage']['drawn'])} by all draws, {_share(f['coverage']['few'])} by as few draws as there are {beside}; {beside} {_share(f['coverage']['floor'])}",
                   'Density': f"{_n(f['density']['drawn'])}; {beside} {_n(f['density']['floor'])}"}
     named = [s for s in f['sliders'] if s['rho'] is not None]
-    lines |= {'Memory': memory_text(f), 'Sliders': ', '.join(f"{s['name']} (ρ {_n(s['rho'])}, leakage {_n(s['leakage'])})" for s in named) or ('none is named' if f['sliders'] else ''),
+    lines |= {'Memory': memory_text(f), 'Sliders': ', '.join(f"{s['name']} ({_reach(s, 'start', 'end', ', ')}ρ {_n(s['rho'])}, leakage {_n(s['leakage'])})" for s in named) or ('none is named' if f['sliders'] else ''),
               'Not measured': ' '.join(f['why'])}
     return {k: v for k, v in lines.items() if v}
 
@@ -147,7 +133,7 @@ def facts_of(
     except UserError as e: return {'Report': f'unreadable ({e}): measure again.'}
     return {f'Report: {k[0].lower()}{k[1:]}': v for k, v in r.facts().items()} if r else {}
 
-# %% ../nbs/08_findings.ipynb #18170321
+# %% ../nbs/08_findings.ipynb #366305ae
 _PALETTE = '0000030b08241f114b3b0f6f57147d711f818c2980a7317dc33b74dd4968f0605dfa7f5efd9f6cfebe83fddd9ffbfcbf'   # matplotlib's magma
 
 def _png(cells):
@@ -162,7 +148,7 @@ def _image(p):
     return (f'<figure style="display:inline-block;vertical-align:top;margin:2px 8px 2px 0"><img style="width:150px;height:72px;image-rendering:pixelated" alt="mel spectrogram, {html.escape(p["title"])}" '
             f'src="data:image/png;base64,{data}"><figcaption style="font-size:11px;max-width:150px;white-space:normal;overflow-wrap:anywhere">{html.escape(p["title"])}</figcaption></figure>')
 
-# %% ../nbs/08_findings.ipynb #bfa00357
+# %% ../nbs/08_findings.ipynb #18170321
 def _strip(rows, mark=None, note='', width=420):
     "Rows of numbers on one axis, as SVG; `rows`: label -> (numbers, interval or None), `mark`: a place with a note"
     every = [v for values, span in rows.values() for v in (*values, *(span or ()))] + ([mark] if mark is not None else [])
@@ -187,7 +173,7 @@ def _table(head, rows):
     cell = lambda tag, v: f'<{tag} style="text-align:left;padding:1px 12px 1px 0">{html.escape(str(v))}</{tag}>'
     return f'<table><tr>{"".join(cell("th", h) for h in head)}</tr>{"".join("<tr>" + "".join(cell("td", v) for v in r) + "</tr>" for r in rows)}</table>'
 
-# %% ../nbs/08_findings.ipynb #a86772a9
+# %% ../nbs/08_findings.ipynb #06885b73
 def _drawn(f):
     "What the VAE makes of sounds, and what a vocoder makes of that"
     u, rows = f['used'], [(name + (f" ({f['vocoder']})" if k == 'vocoder' else ''), _n(s['error'], digits=1), _n(s['envelope']), _n(s['mr_stft']), _n(s['visqol'])) for k, name in WAYS.items() for s in [f['sound'][k]]]
@@ -213,10 +199,10 @@ def _like(f, facts):
 def _repr_html_(self: Report):
     "A report as HTML, for a card or a panel"
     f, facts = self.found, self.facts()
-    sliders = [(s['name'], _n(s['rho']), _share(s['monotone']), _n(s['leakage']), _share(s['covered']), '' if None in (s['low'], s['high']) else range_text(s['descriptor'], s['low'], s['high'])) for s in f['sliders']]
+    sliders = [(s['name'], _n(s['rho']), _share(s['monotone']), _n(s['leakage']), _share(s['covered']), _reach(s, 'start', 'end'), _reach(s, 'low', 'high')) for s in f['sliders']]
     pairs = [f'<span style="white-space:nowrap">{"".join(map(_image, f["pictures"][i:i + 2]))}</span> ' for i in range(0, len(f['pictures']), 2)]
     return ''.join([_p(f"{facts['Measured on']}. {facts['Used']}."), ''.join(pairs), _drawn(f), _like(f, facts),
-                    _table(('slider', 'ρ', 'steps that raise it', 'leakage', 'covers', 'of what the sounds have'), sliders) if sliders else '', _p('Not measured: ' + ' '.join(f['why'])) if f['why'] else ''])
+                    _table(('slider', 'ρ', 'steps that raise it', 'leakage', 'covers', 'from end to end', 'the sounds'), sliders) if sliders else '', _p('Not measured: ' + ' '.join(f['why'])) if f['why'] else ''])
 
 def html_of(
     extra: dict,   # of a model's metadata

@@ -8,23 +8,22 @@ import hashlib, math
 from pathlib import Path
 
 # %% auto #0
-__all__ = ['CEILING', 'RATES', 'BITS', 'model_hash', 'generate', 'reconstruct', 'morph', 'blend', 'check_bits', 'file_bits',
-           'save_sound', 'replay', 'differs']
+__all__ = ['RATES', 'BITS', 'model_hash', 'generate', 'reconstruct', 'morph', 'blend', 'check_bits', 'file_bits', 'save_sound',
+           'replay', 'differs']
 
 # %% ../nbs/11_generation.ipynb #05cbc97c
 import soundfile as sf
 import torch
-from .audio import SAMPLE_RATE, Sound, read_audio, read_tags, resample, write_audio
+from .audio import SAMPLE_RATE, Sound, read_audio, read_tags, write_audio
 from . import __version__
 from .core import UserError, models_folder
 from .library.catalog import ModelLibrary
 from .models.persistence import load_model
 from .pictures import LONGEST, Given, given, latent_of, picture
-from .space import limit, place, widen
+from .space import finish, place, widen
 from .vocoder import resolve_vocoder
 
 # %% ../nbs/11_generation.ipynb #c157f791
-CEILING = -1.    # dBFS
 RATES = 8_000, 192_000
 _USUAL = dict(width=0., azimuth=None, rate=SAMPLE_RATE)   # space, unless something else is asked
 
@@ -43,25 +42,12 @@ def _check_space(width, azimuth, rate):
     if isinstance(rate, bool) or not isinstance(rate, int) or not RATES[0] <= rate <= RATES[1]:
         raise UserError(f'A rate of {rate} is not possible: give 44100, 48000 or 96000, or another whole number from {RATES[0]} to {RATES[1]}.')
 
-def _finish(y, samples, width=0., azimuth=None, rate=SAMPLE_RATE, fade=480): # (t,) -> (t,) or (2,t) float32 numpy
-    "Cut to length, 10 ms to silence where the cut falls into a sound; space, rate, limiter"
-    y = y[:samples].float().cpu()
-    n = min(fade, samples)
-    y = torch.cat([y[:-n], y[-n:]*torch.linspace(1, 0, n)])
-    if azimuth is not None: y = place(y, azimuth)
-    if width: y = widen(y, width)
-    y = resample(y, SAMPLE_RATE, rate)
-    most = 10**((CEILING + 3)/20)
-    peak = y.abs().max().item()
-    if peak > most: y = y*(most/peak)
-    return limit(y, CEILING, rate).numpy()
-
 def _sound(loaded, mel, samples, seed, vocoder, space, info):
     "A picture as a sound that knows how it was made"
     v = resolve_vocoder(loaded, vocoder)
     unusual = {k: x for k, x in space.items() if x != _USUAL[k]}
     info = _who(loaded) | dict(seed=seed, seconds=samples/SAMPLE_RATE, sliders={}, vocoder=v.name) | info | unusual
-    return Sound(_finish(v(mel, seed=seed)[0], samples, **space), space['rate'], info)
+    return Sound(finish(v(mel, seed=seed)[0], samples, **space).numpy(), space['rate'], info)
 
 def _who(loaded): return dict(model=loaded.metadata.name, model_id=loaded.metadata.model_id, model_hash=model_hash(loaded))
 

@@ -8,13 +8,14 @@ import math
 from dataclasses import asdict, dataclass, replace
 
 # %% auto #0
-__all__ = ['POSITIONS', 'LIKE', 'CARRY', 'Slider', 'predicted', 'LatentAnalysis', 'analyze', 'beginnings', 'draw_latent']
+__all__ = ['POSITIONS', 'NEAR', 'LIKE', 'CARRY', 'Slider', 'predicted', 'LatentAnalysis', 'analyze', 'beginnings', 'draw_latent']
 
 # %% ../nbs/07_latent.ipynb #9f03b6a6
 import torch
 from torch.nn import functional as F
 from .core import UserError, make_generator
 from .models.vae import ConvVAE
+from .units import in_unit
 
 # %% ../nbs/07_latent.ipynb #54a3696e
 POSITIONS = tuple(range(-10, 11))
@@ -25,12 +26,14 @@ class Slider:
     name: str
     axis: int        # which direction, or the one nearest to what it does
     share: float     # of the corpus's variance that lies along it, 0 … 1
-    values: tuple    # the coordinate, in spreads, or the descriptor it is named after, in the corpus's range, at each of the positions −10 … 10; rising
+    values: tuple    # the coordinate, in spreads, or what is aimed at, in ranges of the corpus from its middle, at each of the positions −10 … 10; rising
     descriptor: str | None = None  # what it is named after; None: what it does has not been measured
     rho: float | None = None       # Spearman correlation of position and descriptor, mean over sounds, −1 … 1
     monotone: float | None = None  # share of the steps between neighbouring positions that raise the descriptor
     leakage: float | None = None   # what it does to the other named descriptors, as a share of what it does to its own
     covered: float | None = None   # what it does from end to end, as a share of the corpus's range
+    low: float | None = None       # what its descriptor says at −10, the mean over sounds
+    high: float | None = None      # and at 10
 
     def value(self,
         position: float, # −10 … 10
@@ -129,15 +132,21 @@ class LatentAnalysis:
         return _steered(self.meaning, states, {named.index(n): v for n, v in wanted.items() if n in named}, {by_name[n].axis: v for n, v in wanted.items() if n not in named})
 
     def df(self):
-        "One row a slider: its name, what was measured of it, its share of the corpus's variance, the coordinates at its ends"
+        "One row a slider: its name, what was measured of it, its share of the corpus's variance, from where to where it goes, and in which unit"
         import pandas as pd
-        return pd.DataFrame([{k: v for k, v in asdict(s).items() if k not in ('axis', 'values')} | dict(low=s.values[0], high=s.values[-1]) for s in self.sliders])
+        return pd.DataFrame([{k: v for k, v in asdict(s).items() if k not in ('axis', 'values')} | _ends(s) for s in self.sliders])
 
     def _repr_html_(self): return self.df().style.hide(axis='index').format(precision=2, na_rep='').set_uuid('sliders').to_html()
     def __repr__(self): return f'LatentAnalysis({len(self.sliders)} sliders, {len(self.states)} windows)'
 
 # %% ../nbs/07_latent.ipynb #13258f3a
-_NEED, _MEASURED = {'name', 'axis', 'share', 'values'}, {'rho', 'monotone', 'leakage', 'covered'}
+_NEED, _MEASURED = {'name', 'axis', 'share', 'values'}, {'rho', 'monotone', 'leakage', 'covered', 'low', 'high'}
+
+def _ends(s):
+    "From where to where a slider goes, as one tells it"
+    low, high = (s.values[0], s.values[-1]) if s.descriptor is None else (s.low, s.high)
+    told = [None if v is None else in_unit(s.descriptor, v)[0] for v in (low, high)]
+    return dict(low=told[0], high=told[1], unit=in_unit(s.descriptor, 0.)[1])
 
 def _why_not(d) -> str:
     "What is wrong with a dict that should be an analysis; '' if nothing"
@@ -168,6 +177,7 @@ def _why_not(d) -> str:
     for s in d['sliders']:
         if not isinstance(s, dict) or not _NEED <= set(s) <= _NEED | _MEASURED | {'descriptor'}: return 'a slider has other keys'
         if not all(s.get(k) is None or isinstance(s[k], (int, float)) and math.isfinite(s[k]) for k in _MEASURED): return 'a slider is measured badly'
+        if (s.get('low') is None) != (s.get('high') is None) or s.get('low') is not None and not s['low'] < s['high']: return 'a slider has no ends'
         if not isinstance(s.get('descriptor'), (str, type(None))): return 'a slider is named after nothing'
         if not isinstance(s['name'], str) or not isinstance(s['axis'], int) or not 0 <= s['axis'] < k: return 'a slider has no direction'
         v = s['values']
@@ -216,7 +226,7 @@ def analyze(
     axes, states = axes*sign[:, None], states*sign
     found = tuple(Slider(f'other {i + 1}', i, (var[i]/total).item(), _positions(states[:, i], weight)) for i in range(sliders))
     counts = [len(v) for v in mus]
-    return _calibrated(model, LatentAnalysis(steps, mean, axes, spread, states, *_order(counts), rest, found), counts, seed)
+    return LatentAnalysis(steps, mean, axes, spread, states, *_order(states, counts, [_goes_on(m) for m in mels]), rest, found, _near(states, counts))
 
 # %% ../nbs/07_latent.ipynb #012d4a7c
 def _principal(rows, sds, weight, most, seed):
@@ -251,37 +261,42 @@ def _positions(x, weight):
     else: v = x.expand(len(want))
     return tuple((v + torch.tensor(POSITIONS)*.02).tolist())     # the slope also opens a slider where all windows agree
 
-def _order(counts):
-    "How likely each window begins a sound, and which follows it"
-    start, after, n = [], [], 0
-    for c in counts:
-        first = 1. if c < 5 else .5                     # in a sound of over 3 s, half of the beginnings may lie anywhere in it
-        start += [first] + [(1 - first)/max(1, c - 1)]*(c - 1)
-        after += [n + i + 1 for i in range(c - 1)] + [-1]
-        n += c
-    return torch.tensor(start)/len(counts), torch.tensor(after)
-
 # %% ../nbs/07_latent.ipynb #49b677f4
-@torch.no_grad()
-def _calibrated(model, a, counts, seed, n=48, tries=tuple(i*.15 for i in range(10))):
-    "The analysis with `near` such that draws are as near to the corpus as its sounds are to each other"
-    if len(counts) < 4: return a
-    dev = model.mean.device
-    pictures = lambda states: torch.cat([model.decode(a.windows(s).to(dev)) for s in states.split(8)])
-    first = torch.tensor([0] + counts[:-1]).cumsum(0)
-    corpus = pictures(a.states[first])
-    some = torch.arange(len(first))[::-(-len(first)//n)]
-    away = lambda p: (corpus - p).abs().mean((1, 2))
-    others = torch.stack([away(corpus[i]).index_fill(0, i.to(dev), torch.inf).min() for i in some]).mean()
-    g = make_generator(seed)
-    source, noise = a.states[first][torch.randint(len(first), (n,), generator=g)], torch.randn(n, len(a.spread), generator=g)
-    drawn = torch.stack([torch.stack([away(p).min() for p in pictures(source + t*noise)]).mean() for t in tries])
-    i = min(int((drawn < others).sum()), len(tries) - 1)
-    if i == 0: return replace(a, near=.05)
-    u = ((others - drawn[i - 1])/(drawn[i] - drawn[i - 1])).clamp(0, 1).item()
-    return replace(a, near=max(.05, tries[i - 1] + u*(tries[i] - tries[i - 1])))
+def _goes_on(m): # (m,f)
+    "Whether a sound is cut off rather than over"
+    level = 10*m.exp().square().sum(0).clamp(min=1e-12).log10()
+    return level[-48:].mean().item() > level.median().item() - 12
 
-# %% ../nbs/07_latent.ipynb #3e276882
+def _order(states, counts, going):
+    "How likely each window begins a sound, and which follows it"
+    start, after, last, n = [], [], [], 0
+    for c, on in zip(counts, going):
+        long = c >= 5                                   # in a sound of over 3 s, half of the beginnings may lie anywhere in it
+        start += [.5 if long else 1.] + [.5/(c - 1 - on) if long and i < c - on else 0. for i in range(1, c)]
+        after += [n + i + 1 for i in range(c - 1)] + [-1]
+        if long and on: last.append(n + c - 2)
+        n += c
+    after = torch.tensor(after)
+    cut = torch.tensor(last, dtype=torch.long)
+    can = (after >= 0).index_fill(0, cut, False)        # windows that are followed by one that sounds to its end
+    for i in last if can.any() else ():
+        far = (states - states[i]).square().sum(1).masked_fill(~can, torch.inf)
+        after[i] = after[far.argmin()]
+    return torch.tensor(start)/len(counts), after
+
+# %% ../nbs/07_latent.ipynb #ae09135f
+NEAR = .5   # of the distance between sounds
+
+def _near(states, counts):
+    "How far draws are from the corpus's windows, in spreads"
+    if len(counts) < 2: return LatentAnalysis.near
+    counts = torch.tensor(counts)
+    owner = torch.arange(len(counts)).repeat_interleave(counts)
+    far = torch.cdist(states[counts.cumsum(0) - counts], states)
+    far[owner == torch.arange(len(counts))[:, None]] = torch.inf
+    return max(.05, NEAR*far.min(1).values.mean().item()/states.shape[1]**.5)
+
+# %% ../nbs/07_latent.ipynb #131bf851
 LIKE = .5      # spreads within which windows are taken for alike
 CARRY = .8     # share of its difference from the corpus that a sound keeps every half window
 

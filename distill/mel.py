@@ -8,7 +8,7 @@ import hashlib, json, math
 from dataclasses import asdict, dataclass
 
 # %% auto #0
-__all__ = ['MelConfig', 'Mel', 'plot_mel', 'griffin_lim']
+__all__ = ['MelConfig', 'inverse_stft', 'Mel', 'plot_mel', 'griffin_lim']
 
 # %% ../nbs/02_mel.ipynb #422e933a
 import torch
@@ -54,6 +54,23 @@ class MelConfig:
         return -(-samples//self.hop)
 
 # %% ../nbs/02_mel.ipynb #4f1337c9
+def inverse_stft(
+    s,          # (b,k,f) complex frames
+    window,     # (n,) with n = 2(k − 1)
+    hop: int,   # samples, at most n/4
+):              # (b,f*hop)
+    "The sound whose windowed frames are nearest to `s`, as `torch.istft` finds it; differentiable"
+    n, r = len(window), -(-len(window)//hop)
+    rows = lambda x: nn.functional.pad(x, (0, r*hop - n)).unflatten(-1, (r, hop))
+    x, sizes = rows(torch.fft.irfft(s.mT, n)*window), rows(window.square())
+    b, f = x.shape[:2]
+    y = x.new_zeros(b, f + r - 1, hop)
+    for i in range(r): y[:, i:i + f] += x[:, :, i]
+    at, sizes = torch.arange(f + r - 1, device=y.device), nn.functional.pad(sizes.cumsum(0), (0, 0, 1, 0))
+    size = sizes[at.clamp(max=r - 1) + 1] - sizes[(at - f + 1).clamp(min=0)]
+    return (y/size.clamp(min=1e-9)).flatten(1)[:, n//2:n//2 + f*hop]
+
+# %% ../nbs/02_mel.ipynb #6e91ecb0
 def _pseudo_inverse(bank): # (m,k) -> (k,m)
     "Moore and Penrose's inverse of a bank whose rows are independent; general where they are not"
     gram = bank @ bank.T
@@ -80,7 +97,7 @@ class Mel(nn.Module):
 
     def istft(self, s): # (b,k,f) complex -> (b,f*hop)
         "The sound whose frames are nearest to `s`: `f·hop` samples"
-        return torch.istft(s, self.cfg.n_fft, self.cfg.hop, window=self.window, length=s.shape[-1]*self.cfg.hop)
+        return inverse_stft(s, self.window, self.cfg.hop)
 
     def forward(self, x): # (b,t) -> (b,m,f)
         "Natural logarithm of the mel magnitudes, never below `log(floor)`"
@@ -95,7 +112,7 @@ class Mel(nn.Module):
         "The value of a silent cell"
         return math.log(self.cfg.floor)
 
-# %% ../nbs/02_mel.ipynb #d5c45b25
+# %% ../nbs/02_mel.ipynb #55fdff9b
 def plot_mel(
     mel,                          # (m,f) log mel
     cfg: MelConfig = MelConfig(),
@@ -117,7 +134,7 @@ def plot_mel(
     ax.set_xlabel('seconds'); ax.set_title(title, fontsize=9)
     return ax
 
-# %% ../nbs/02_mel.ipynb #18a1a87a
+# %% ../nbs/02_mel.ipynb #feb841c8
 def _agree(mel, magnitude, n_iter, momentum, generator, known=None): # (b,k,f) -> (b,k,f) complex
     "Frames with these magnitudes whose phases agree; the first ones may be known"
     u = torch.rand(magnitude.shape, generator=generator)                 # on the CPU, so that every device starts alike

@@ -114,7 +114,7 @@ def _learn(search, n=2000, around=16):
 
 # %% ../nbs/08_naming.ipynb #3216afee
 LEAST_EFFECT = .2    # of the corpus's range, from end to end
-_GRID = (.01, .05, .2, .5, .8, .95, .99)
+_GRID = 7            # places from percentile 1 to 99 at which a slider is tried
 
 def _facts(y, s, i):
     "Rank correlation of what is heard with the order of the positions, its effect on all descriptors of `s`, monotone steps"
@@ -128,17 +128,17 @@ def _leaks(effects): # (n,n) -> (n,)
     return (effects - own.diag()).abs().sum(1)/max(1, len(own) - 1)/own.abs().clamp(min=1e-3)
 
 def _range(y, s, i):
-    "The part of the grid that serves best, at least half of it"
+    "The part of the places that serves best, at least half of the way"
     def worth(part):
         rho, effect, _ = _facts(y[part[0]:part[1]], s, i)
         return min(rho, .95) + .1*min(effect[i].item(), .8) if effect[i] > LEAST_EFFECT else rho - 1
-    return max(((a, b) for a in range(len(_GRID)) for b in range(a + 4, len(_GRID) + 1)), key=worth)
+    return max(((a, b) for a in range(_GRID) for b in range(a + 4, _GRID + 1)), key=worth)
 
 def _tried(search, s, base):
     "Ranges, rank correlations and leakages of a set of descriptors"
     ends, facts = [], []
     for i in range(len(s)):
-        targets = search.percentiles(s[i], _GRID)
+        targets = torch.linspace(*search.percentiles(s[i], (.01, .99)), _GRID).tolist()
         y = search.heard(search.moved(s, i, base, targets))
         a, b = _range(y, s, i)
         ends.append((targets[a], targets[b - 1])); facts.append(_facts(y[a:b], s, i))
@@ -155,19 +155,22 @@ def _choose(search, base, most, least):
         usable = len(s) <= most and (rho > least).all() and (own > LEAST_EFFECT).all()
         if usable and (best is None or worth > best[0]): best = worth, s, ends
         if usable and (good == len(s) or best[0][0] >= len(s)): break
-        let_go = torch.minimum(rho, 2*own + .4).sub(leak).argmin().item()
-        s = s[:let_go] + s[let_go + 1:]
+        let_go = torch.minimum(rho, 2*own + .4).sub(leak).argsort()[:min(2, max(1, len(s) - most))].tolist()
+        s = [x for j, x in enumerate(s) if j not in let_go]
     return best[1:] if best else ([], [])
 
 # %% ../nbs/08_naming.ipynb #bb8927a6
 def _measured(search, s, ends, base, least):
     "The sliders that keep their names, with what was measured on sounds one can hear"
     while s:
-        facts = [_facts(search.heard(search.moved(s, i, base, torch.linspace(*ends[i], 5).tolist()), aloud=True), s, i) for i in range(len(s))]
+        heard = [search.heard(search.moved(s, i, base, torch.linspace(*ends[i], 5).tolist()), aloud=True) for i in range(len(s))]
+        facts = [_facts(y, s, i) for i, y in enumerate(heard)]
         leaks = _leaks(torch.stack([f[1] for f in facts]))
         stay = [i for i, (rho, effect, _) in enumerate(facts) if rho >= least and effect[i] >= LEAST_EFFECT]
         if len(stay) == len(s):
-            return s, ends, [dict(rho=rho, monotone=mono, leakage=leak.item(), covered=effect[i].item()) for i, ((rho, effect, mono), leak) in enumerate(zip(facts, leaks))]
+            low, high = ([(y[k].mean(0)*search.unit + search.middle)[j].item() for y, j in zip(heard, s)] for k in (0, -1))
+            return s, ends, [dict(rho=rho, monotone=mono, leakage=leak.item(), covered=effect[i].item(), low=low[i], high=high[i])
+                             for i, ((rho, effect, mono), leak) in enumerate(zip(facts, leaks))]
         s, ends = [s[i] for i in stay], [ends[i] for i in stay]
     return [], [], []
 
@@ -190,7 +193,7 @@ def name_sliders(
     weight = torch.cat([torch.full((c,), 1/c) for c in counts.tolist()])/len(counts)
     search = _Search(_Instrument(model, mel, a), weight, make_generator(seed))
     _learn(search)
-    s, ends, facts = _measured(search, *_choose(search, beginnings(a, 16, search.g), most, least), beginnings(a, 16, search.g), least)
+    s, ends, facts = _measured(search, *_choose(search, beginnings(a, 32, search.g), most, least), beginnings(a, 16, search.g), least)
     slopes = F.normalize(predicted(search.only(s), a.states)[1].mean(0), dim=1) if s else torch.zeros(0, len(a.spread))
     share = lambda u: (u*a.spread).square().sum().item()/total
     sliders = [Slider(PICTURED[i], (u*a.spread).abs().argmax().item(), share(u), tuple(torch.linspace(*e, len(POSITIONS)).tolist()), PICTURED[i], **f)

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 from .audio import Corpus, Sound, resample, SAMPLE_RATE
-from .core import UserError
+from .core import UserError, counted
 from .mel import Mel
 
 # %% ../nbs/03_nearness.ipynb #9212de62
@@ -42,25 +42,29 @@ class Nearness:
         often: float = .05,      # the share of the corpus's own sounds that would be called a copy, and of those called unlike it
     ):
         self.mel, self.names = mel or Mel(), list(corpus.names)
-        if len(self.names) < 4: raise UserError(f'A corpus of {len(self.names)} sounds does not say what distances are usual: four are the fewest.')
+        if len(self.names) < 4: raise UserError(f'A corpus of {counted(len(self.names), "sound")} does not say what distances are usual: four are the fewest.')
         mels = [self._mel(x) for x in corpus]
         self.spread = (.5*torch.cat(mels, 1).std(1) + .5*torch.cat(mels, 1).std()).clamp(min=1e-3)
         parts = [self._coarse(m, _STEP) for m in mels]
-        self.windows, self.owner = torch.cat(parts), torch.cat([torch.full((len(p),), i) for i, p in enumerate(parts)])
+        self.windows, self.sounds = (torch.cat(p) for p in zip(*parts))
+        self.owner = torch.cat([torch.full((len(p),), i) for i, (p, _) in enumerate(parts)])
         self.usual = torch.tensor([d for i, m in enumerate(mels) if (d := self._nearest(m, but=i)[0]) is not None])  # of each file to the others
         self.copy, self.unlike = self.usual.quantile(torch.tensor([often, 1 - often])).tolist()
 
     def _mel(self, x):
         with torch.no_grad(): return self.mel(x[None])[0]
 
-    def _coarse(self, mel, step): # (m,f) -> (n,m/2*24)
-        return F.avg_pool2d((_windows(mel, step, self.mel.silence)/self.spread[:, None])[:, None], (2, 4)).flatten(1)
+    def _coarse(self, mel, step): # (m,f) -> (n,24,m/2), (n,24)
+        "Windows as coarse pictures, and which of their frames sound"
+        w = _windows(mel, step, self.mel.silence)
+        return F.avg_pool2d((w/self.spread[:, None])[:, None], (2, 4))[:, 0].mT, (w.amax(1).unfold(1, 4, 4).amax(2) > self.mel.silence + 1).float()
 
     def _nearest(self, mel, but=None):
         "Mean distance of a picture's windows to the nearest window of the corpus, and whose that is; (None, None) for silence"
-        own = self._coarse(mel, _SPAN)
+        own, sounds = self._coarse(mel, _SPAN)
         if not len(own): return None, None
-        far = torch.cdist(own, self.windows, p=1)/own.shape[1]
+        either = sounds.sum(1)[:, None] + self.sounds.sum(1) - sounds @ self.sounds.T
+        far = torch.cdist(own.flatten(1), self.windows.flatten(1), p=1)/(either*own.shape[2])
         if but is not None: far[:, self.owner == but] = torch.inf
         d, i = far.min(1)
         return d.mean().item(), self.owner[i].mode()[0].item()

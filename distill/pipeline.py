@@ -4,7 +4,6 @@
 
 # %% ../nbs/11_pipeline.ipynb #0c3bee13
 from __future__ import annotations
-import math
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -16,12 +15,12 @@ import torch
 from .audio import Corpus, Sound
 from .core import UserError, choose_device, models_folder
 from .latent import analyze
-from .library.catalog import ModelLibrary, ModelMetadata, file_stem
+from .library.catalog import ModelLibrary, ModelMetadata, file_stem, free_names, previews_folder
 from .models.persistence import load_model, resave, save_model_from_checkpoint
 from .naming import name_sliders
 from .train import VAETraining, fit, preset as settings
 from .vocoder import Base, resolve_vocoder
-from .vocoder_training import VocoderConfig, VocoderTraining
+from .vocoder_training import VocoderConfig, VocoderTraining, check_budget
 
 # %% ../nbs/11_pipeline.ipynb #0baf41ef
 @dataclass(frozen=True)
@@ -50,8 +49,8 @@ def _unless(stop, step):
 # %% ../nbs/11_pipeline.ipynb #9c4aab1c
 class _Previews:
     "Pairs of sounds beside a model: the original, and what a training makes of it after every `every` epochs"
-    def __init__(self, models, name, corpus, rate, every, kind=''):
-        self.folder, self.rate, self.every, self.kind = models/'previews'/name, rate, every, kind
+    def __init__(self, path, corpus, rate, every, kind=''):
+        self.folder, self.rate, self.every, self.kind = previews_folder(path), rate, every, kind
         if not isinstance(every, int) or every < 0: raise UserError(f'preview_interval is {every!r}, must be a whole number, 0 or more.')
         if every and self.folder.resolve().is_relative_to(corpus.folder.resolve()):
             raise UserError(f'Previews would be written to {self.folder}, among the sounds that are learned from: keep the library elsewhere (--models-dir, models_dir=), or do without previews.')
@@ -82,7 +81,7 @@ def train_model(
     resume: bool = False,         # go on with the unfinished training of that name
     preset: str = 'auto',         # of settings: 'conservative', 'balanced', 'aggressive', or by the size of the corpus
     progress=None,                # called with every `Record`
-    preview_interval: int = 0,    # epochs between two previews in the library's folder `previews`: a held-out sound, and what is made of it by then; 0: none
+    preview_interval: int = 0,    # epochs between two previews, kept in the library: a held-out sound, and what is made of it by then; 0: none
     stop=None,                    # asked before every step; where it says True, training ends at once and the last whole epoch can be resumed
 ) -> Trained | None:              # after Ctrl-C the training can be resumed under the same name; None in all processes but the first
     "Train a model on a folder of sounds and put it into the library"
@@ -92,7 +91,7 @@ def train_model(
         raise UserError(f'A training of {name!r} is unfinished: resume it (--resume, resume=True), choose another name, or delete {checkpoint}.')
     if not isinstance(corpus, Corpus): corpus = Corpus(corpus)
     task = VAETraining(corpus, cfg=settings(preset, corpus, device, seed=seed), device=device)
-    previews = _Previews(models_folder(models_dir), file_stem(name), corpus, task.mel.cfg.sample_rate, preview_interval)
+    previews = _Previews(next(free_names(models_folder(models_dir), file_stem(name))), corpus, task.mel.cfg.sample_rate, preview_interval)
     if stop: task.step = _unless(stop, task.step)
     task.wait()                                                           # all have looked for a checkpoint before one writes it
     for rec in fit(task, steps, minutes, checkpoint, resume):
@@ -157,14 +156,22 @@ def _settings(unfinished, path) -> VocoderConfig:
     except TypeError: pass                                                # comparing or unpacking what is no number or no name
     raise UserError(f'The unfinished vocoder training in {path} cannot be read: begin a new one (--force, force=True).')
 
+def _file(model, models_dir):
+    "The file that is meant by a name, an id or a path"
+    return Path(model) if Path(model).is_file() else ModelLibrary(models_folder(models_dir)).get(model).path
+
+def _voiced(file):
+    "The model in a file, which has to have a vocoder of its own"
+    m = load_model(file)
+    if m.vocoder_state is None: raise UserError(f'{m.metadata.name!r} has no vocoder to start from: train one for it first, or train from nothing.')
+    return m
+
 def _refuse(path, name, own, unfinished, resume, force, **budget):
     "Say what stands against a vocoder's training before anything is read or begun"
     if resume and not unfinished: raise UserError(f'There is no unfinished vocoder training in {path}: train without resuming.')
     if unfinished and not resume and not force: raise UserError(f'A vocoder training of {name!r} is unfinished: resume it (--resume, resume=True), or begin a new one (--force, force=True).')
     if own and not unfinished and not force: raise UserError(f"{name!r} has a {own['type']} vocoder already: --force (force=True) replaces it.")
-    for k, v in budget.items():
-        if v is not None and not 0 < v < math.inf: raise UserError(f'{k} is {v}, must be a number above 0.')
-    if budget['epochs'] is not None and budget['steps'] is not None: raise UserError('Give epochs or steps, not both.')
+    check_budget(**budget)
 
 # %% ../nbs/11_pipeline.ipynb #b12abe6e
 def bundle_vocoder(
@@ -178,7 +185,7 @@ def bundle_vocoder(
     batch_size: int = 8,                # crops a step
     discriminators: str | None = None,  # 'none', 'small' or 'full'; None: full for 'hifigan_v2' on a graphics card, small on a processor, none for 'fourier'
     checkpoint_interval: int = 1,       # epochs between two writings of the file
-    resume: bool = False,               # go on with the unfinished training in the file; type and settings are those it has
+    resume: bool = False,               # go on with the unfinished training in the file; type, start and settings are those it has
     force: bool = False,                # replace a vocoder the model already has
     device: str = 'auto',               # 'auto', 'cpu', 'cuda' …
     seed: int = 0,                      # of weights, crops and phases
@@ -186,22 +193,27 @@ def bundle_vocoder(
     plan=None,                          # called once with the `Plan`, before the first step
     progress=None,                      # called with every `Record`
     preview=None,                       # called after every epoch with a held-out sound and what the vocoder makes of it
-    preview_interval: int = 0,          # epochs between two previews in the folder `previews` beside the file: such a sound, and what is made of it by then; 0: none
+    preview_interval: int = 0,          # epochs between two previews, kept in the library: a held-out sound, and what is made of it by then; 0: none
     stop=None,                          # asked before every step; where it says True, training ends at once and the last whole epoch can be resumed
+    start=None,                         # a model whose vocoder to begin with, of the same type and mel settings: its name, id or file; a loaded model, or a vocoder's state too
+    bf16: bool = False,                 # on a graphics card, let the discriminators convolve in bfloat16; elsewhere it changes nothing
 ) -> Bundled:                           # after Ctrl-C the training can be resumed
     "Train a vocoder for a model on a folder of sounds and put it into the model's file"
-    path = Path(model) if Path(model).is_file() else ModelLibrary(models_folder(models_dir)).get(model).path
+    path = _file(model, models_dir)
     loaded = load_model(path)
     name, own = loaded.metadata.name, loaded.vocoder_state
     unfinished = own and own.get('checkpoint')
     _refuse(path, name, own, unfinished, resume, force, steps=steps, minutes=minutes, epochs=epochs, checkpoint_interval=checkpoint_interval)
     if not isinstance(corpus, Corpus): corpus = Corpus(corpus)
-    previews = _Previews(path.parent, path.stem, corpus, loaded.spectrogram.cfg.sample_rate, preview_interval, 'vocoder-')
-    if resume: cfg = _settings(unfinished, path)
+    previews = _Previews(path, corpus, loaded.spectrogram.cfg.sample_rate, preview_interval, 'vocoder-')
+    if resume:
+        cfg = _settings(unfinished, path)
+        start = dict(type=cfg.type, config=unfinished['model_config'], state_dict=unfinished.get('net'), training_metadata=dict(mel_key=loaded.spectrogram.cfg.key))
     else:
+        if isinstance(start, (str, Path)): start = _voiced(_file(start, models_dir))
         judges = discriminators or ('none' if type == 'fourier' else 'full' if choose_device(device).type == 'cuda' else 'small')
-        cfg = VocoderConfig(type, batch_size, lr=lr, discriminators=judges, seed=seed)
-    task = VocoderTraining(corpus, loaded.spectrogram.cfg, cfg, device)
+        cfg = VocoderConfig(type, batch_size, lr=lr, discriminators=judges, bf16=bf16, seed=seed)
+    task = VocoderTraining(corpus, loaded.spectrogram.cfg, cfg, device, start)
     if epochs: steps = epochs*task.epoch
     ahead = task.plan(steps, minutes) if plan or task.together else None  # all at once, for they agree on it
     if not task.first: plan = progress = preview = None                  # one speaks for all

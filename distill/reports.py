@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass
 
 # %% auto #0
-__all__ = ['SECONDS', 'MOST', 'DRAWS', 'NO_VISQOL', 'FEWEST', 'Sounds', 'drawing_error', 'features', 'scaled', 'mmd',
+__all__ = ['SECONDS', 'MOST', 'DRAWS', 'NO_VISQOL', 'FEWEST', 'Sounds', 'drawing_error', 'features', 'in_spreads', 'mmd',
            'kernel_width', 'coverage_density', 'compared', 'Progress', 'report']
 
 # %% ../nbs/11_reports.ipynb #b2388223
@@ -16,13 +16,14 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 from .audio import SAMPLE_RATE, Corpus
-from .core import UserError, make_generator
-from .descriptors import DESCRIPTORS, Frames, describe
+from .core import UserError, counted, make_generator
+from .descriptors import COMPARED, DESCRIPTORS, Frames, describe
 from .distance import mr_stft
 from .findings import COLUMNS, ROWS, WAYS, Report
 from .models.persistence import LoadedModel, load_model, put_extra
 from .nearness import Nearness
 from .pictures import picture
+from .space import finish
 from .train import crops
 from .vocoder import GriffinLim, resolve_vocoder
 
@@ -126,11 +127,12 @@ def _heard(loaded, x, ways, top, visqol):
 def features(
     sounds,   # list of (t,)
     mel,      # a `Mel` on the CPU
+    names=COMPARED,
 ):            # (n,d)
     "The descriptors of sounds"
-    return torch.cat([describe(Frames.of(x[None], mel)) for x in sounds])
+    return torch.cat([describe(Frames.of(x[None], mel), names) for x in sounds])
 
-def scaled(
+def in_spreads(
     real,     # (n,d) of the learned sounds
     *others,  # (n,d)
 ):            # a tensor for each
@@ -190,15 +192,15 @@ def compared(
     out: dict = dict(floor='', mmd=dict.fromkeys(('drawn', 'through', 'floor'), [None]*3), coverage=dict.fromkeys(('drawn', 'few', 'floor')), density=dict.fromkeys(('drawn', 'floor')),
                nearest=dict(drawn=[], floor=[], copy=None), memory=dict.fromkeys(('nearer', 'copies', 'expected')), near=[], why=[])
     if len(learned) < FEWEST or len(drawn) < FEWEST:
-        return out | dict(why=[f'Likeness and memory: {len(learned)} sounds and {len(drawn)} draws are too few, {FEWEST} of each are the fewest.'])
+        return out | dict(why=[f'Likeness and memory: {counted(len(learned), "sound")} and {counted(len(drawn), "draw")} are too few, {FEWEST} of each are the fewest.'])
     g = make_generator(seed)
-    real, made, back, other = scaled(features(learned, mel), *(features(s, mel) if len(s) else torch.zeros(0, 12) for s in (drawn, through, unseen)))
+    real, made, back, other = in_spreads(features(learned, mel), *(features(s, mel) if len(s) else torch.zeros(0, len(COMPARED)) for s in (drawn, through, unseen)))
     a, b = real, other
     if len(unseen) >= FEWEST: out['floor'] = 'unseen'
     elif len(learned) >= 2*FEWEST:
         order, out['floor'] = torch.randperm(len(real), generator=g), 'halves'
         a, b = real[order[::2]], real[order[1::2]]
-    else: out['why'] = out['why'] + [f'What real sounds have beside the draws: {len(unseen)} unseen and {len(learned)} learned sounds are too few.']
+    else: out['why'] = out['why'] + [f'What real sounds have beside the draws: {len(unseen)} unseen and {counted(len(learned), "learned sound")} are too few.']
     width = kernel_width(real)
     out['mmd'] = dict(drawn=mmd(real, made, width, seed), through=mmd(real, back, width, seed) if len(back) > 1 else [None]*3, floor=mmd(a, b, width, seed) if out['floor'] else [None]*3)
     (cover, dense), floor = coverage_density(real, made), coverage_density(a, b) if out['floor'] else (None, None)
@@ -244,7 +246,7 @@ def _shown(loaded, sounds, made, top):
     pics = [p for x, name in sounds for m in [fit(_mel(loaded, x))] for p in ((name, m), ('through the model', _through(loaded, m[None])[0]))]
     return [dict(title=t, cells=_small(m, top)) for t, m in (*pics, *((t, fit(_mel(loaded, x))) for t, x in made))]
 
-# %% ../nbs/11_reports.ipynb #2e01d786
+# %% ../nbs/11_reports.ipynb #16880401
 def _drawings(loaded, learned, unseen, pace):
     "How well sounds are drawn, the worst of them, and the loudest cell of all"
     mels = [[_mel(loaded, x) for x in s] for s in (learned, unseen)]
@@ -277,7 +279,7 @@ def _draws(loaded, like, n, vocoder, seed, pace):
     order = [i for _ in range(-(-n//max(1, len(like)))) for i in torch.randperm(len(like), generator=g).tolist()][:n]
     for i, j in enumerate(order if loaded.analysis else ()):
         t = len(like[j])
-        out.append(_cut(vocoder(picture(loaded, loaded.spectrogram.cfg.frames(t), seed=seed + i), seed=seed + i)[0, :t].float().cpu()))
+        out.append(finish(vocoder(picture(loaded, loaded.spectrogram.cfg.frames(t), seed=seed + i), seed=seed + i)[0], t))
         pace.did(_COST['new']*t/SAMPLE_RATE, 'drawing new sounds')
     return out
 
@@ -285,17 +287,17 @@ def _back(loaded, sounds, vocoder, seed, pace):
     "Sounds as the model gives them back"
     out = []
     for x in sounds:
-        out.append(vocoder(_through(loaded, _mel(loaded, x)[None]).to(loaded.device), seed=seed)[0, :len(x)].float().cpu())
+        out.append(finish(vocoder(_through(loaded, _mel(loaded, x)[None]).to(loaded.device), seed=seed)[0], len(x)))
         pace.did(_COST['new']*len(x)/SAMPLE_RATE, 'sending sounds through')
     return out
 
 def _sliders(loaded, sounds, mel):
-    "What was measured of the sliders, and where the middle nine tenths of the sounds lie"
-    spans = dict(zip(DESCRIPTORS, features(sounds, mel).quantile(torch.tensor([.05, .95]), dim=0).T.tolist()))
+    "What was measured of the sliders, their ends, and where the middle nine tenths of the sounds lie"
+    spans = dict(zip(DESCRIPTORS, features(sounds, mel, DESCRIPTORS).quantile(torch.tensor([.05, .95]), dim=0).T.tolist()))
     rows = [(s, spans.get(s.descriptor, (None, None))) for s in (loaded.analysis.sliders if loaded.analysis else ())]
-    return [dict({k: getattr(s, k) for k in ('name', 'rho', 'monotone', 'leakage', 'covered')}, descriptor=s.descriptor or '', low=low, high=high) for s, (low, high) in rows][:16]
+    return [dict({k: getattr(s, k) for k in ('name', 'rho', 'monotone', 'leakage', 'covered')}, descriptor=s.descriptor or '', start=s.low, end=s.high, low=low, high=high) for s, (low, high) in rows][:16]
 
-# %% ../nbs/11_reports.ipynb #16880401
+# %% ../nbs/11_reports.ipynb #035bd177
 def report(
     model,                # a loaded model, or a model file
     corpus,               # a folder of sounds, the one the model learned from or another; or a `Corpus`

@@ -8,14 +8,14 @@ import functools, math
 from dataclasses import dataclass
 
 # %% auto #0
-__all__ = ['HEAD', 'SOUND_SPEED', 'AHEAD', 'RELEASE', 'LEAST', 'widen', 'place', 'limit', 'Meter', 'meter']
+__all__ = ['HEAD', 'SOUND_SPEED', 'CEILING', 'AHEAD', 'RELEASE', 'LEAST', 'widen', 'place', 'limit', 'finish', 'Meter', 'meter']
 
 # %% ../nbs/03_space.ipynb #1701d6c5
 import numpy as np
 import torch
 from torch.nn import functional as F
 from torchaudio.functional import highpass_biquad, treble_biquad
-from .audio import SAMPLE_RATE
+from .audio import SAMPLE_RATE, resample
 from .core import UserError
 
 # %% ../nbs/03_space.ipynb #4ff97d94
@@ -94,6 +94,7 @@ def place(
     return _filter(torch.as_tensor(x), _head(float(azimuth), rate))
 
 # %% ../nbs/03_space.ipynb #e07c64e1
+CEILING = -1.                             # dBFS
 AHEAD, RELEASE, LEAST = .005, .06, 1e-5   # seconds, seconds, the smallest reduction that is still made
 
 def _gain(level, top, rate): # (t,) -> (t,)
@@ -109,7 +110,7 @@ def _gain(level, top, rate): # (t,) -> (t,)
 
 def limit(
     x,                       # (t,) or (c,t)
-    ceiling: float = -1.,    # dBFS
+    ceiling: float = CEILING,# dBFS
     rate: int = SAMPLE_RATE, # Hz
 ):                           # of the same shape; bit-equal where no peak is near
     "A sound that never exceeds the ceiling"
@@ -126,6 +127,27 @@ def limit(
     return y
 
 # %% ../nbs/03_space.ipynb #7f964b10
+def finish(
+    y,                            # (t,), as long as is wanted or longer
+    samples: int,                 # wanted, at 48 kHz
+    width: float = 0.,            # as in `widen`
+    azimuth: float | None = None, # as in `place`
+    rate: int = SAMPLE_RATE,      # Hz of the result
+    fade: int = 480,              # samples to silence, where the cut falls into a sound
+):                                # (t,), or (2,t) where it has a width or a direction
+    "Cut to length, space, rate, limiter"
+    y = y[:samples].float().cpu()
+    n = min(fade, samples)
+    y = torch.cat([y[:-n], y[-n:]*torch.linspace(1, 0, n)])
+    if azimuth is not None: y = place(y, azimuth)
+    if width: y = widen(y, width)
+    y = resample(y, SAMPLE_RATE, rate)
+    most = 10**((CEILING + 3)/20)
+    peak = y.abs().max().item()
+    if peak > most: y = y*(most/peak)
+    return limit(y, CEILING, rate)
+
+# %% ../nbs/03_space.ipynb #320234bb
 @dataclass(frozen=True)
 class Meter:
     "What was measured of a sound, and what is wrong with it"

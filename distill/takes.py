@@ -11,12 +11,12 @@ from pathlib import Path
 from fastcore.basics import patch
 
 # %% auto #0
-__all__ = ['HISTORY_LIMIT', 'History', 'presets', 'save_preset', 'delete_preset']
+__all__ = ['HISTORY_LIMIT', 'TAKE_COLUMNS', 'History', 'take_cells', 'presets', 'save_preset', 'preset', 'delete_preset']
 
 # %% ../nbs/11_takes.ipynb #79f4d088
 from . import __version__
 from .audio import AudioError, Sound, read_audio, read_tags, write_audio
-from .core import MissingFile, UserError, models_folder, rename_new, write_error
+from .core import MissingFile, UserError, counted, models_folder, rename_new, write_error
 from .library.catalog import file_stem, read_card, size_text
 from .models.persistence import LoadedModel, put_extra
 
@@ -58,9 +58,15 @@ class History:
                 if getattr(e, 'sqlite_errorcode', 0) & 0xff not in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR): return None
                 with contextlib.suppress(OSError): self._db.unlink()
 
-    def __repr__(self):
-        files = self._scan()
-        return f'History({len(files)} takes, {size_text(sum(s for s, _ in files.values()))} of {size_text(self.limit)})'
+    @property
+    def size(self) -> int:
+        "Bytes that the takes fill"
+        return sum(s for s, _ in self._scan().values())
+    @property
+    def caption(self) -> str:
+        "How many takes there are, and how much of the limit they fill"
+        return f'{counted(len(self._scan()), "take")}, {size_text(self.size)} of {size_text(self.limit)}'
+    def __repr__(self): return f'History({self.caption})'
 
 # %% ../nbs/11_takes.ipynb #d3429fae
 @patch
@@ -141,7 +147,7 @@ def df(self: History,
     rows.sort(key=lambda r: r[0].name, reverse=True)
     get = lambda k, d=None: [t.get(k, d) for _, _, t in rows]
     cols = dict(created=pd.to_datetime(get('created'), utc=True, format='ISO8601'))
-    cols |= {k: pd.array(get(k), dtype=t) for k, t in dict(model='str', model_id='str', seed='Int64', seconds='float64').items()}
+    cols |= {k: pd.array(get(k), dtype=t) for k, t in dict(model='str', model_id='str', model_hash='str', seed='Int64', seconds='float64').items()}
     cols |= dict(sliders=get('sliders', {}), made=pd.array(get('made', 'generate'), dtype='str'), kept=[f.parent.name == 'kept' for f, _, _ in rows],
                  size=pd.array([s for _, s, _ in rows], dtype='Int64'), path=[self.folder/f for f, _, _ in rows])
     return pd.DataFrame(cols, index=pd.Index([f.stem for f, _, _ in rows], name='take', dtype='str'))
@@ -167,7 +173,17 @@ def sound(self: History, take) -> Sound:
     tags = read_tags(path)
     return Sound(x[0] if len(x) == 1 else x, rate, {k: v for k, v in tags.items() if k not in ('title', 'software', 'created')} | dict(name=tags.get('title')))
 
-# %% ../nbs/11_takes.ipynb #4785c848
+TAKE_COLUMNS = 'Created', 'Model', 'Seed', 'Seconds', 'Sliders', 'File'
+
+def take_cells(
+    takes,  # as `History.df` gives them
+) -> list:  # of lists, each a row
+    "Takes in a table for people, as texts under `TAKE_COLUMNS`; files that were kept lie in `kept`"
+    known = takes.astype(object).where(takes.notna(), '')
+    return [[str(t.created)[:16], t.model, str(t.seed), f'{t.seconds or 0:.4g}', ', '.join(f'{k} {v:g}' for k, v in t.sliders.items()),
+             'kept/'*t.kept + t.path.name] for t in known.itertuples()]
+
+# %% ../nbs/11_takes.ipynb #c4621009
 @patch
 def keep(self: History,
     take,               # as for `path`
@@ -190,7 +206,7 @@ def delete(self: History, take):
     try: path.unlink(missing_ok=True)
     except OSError as e: raise write_error(path, e) from e
 
-# %% ../nbs/11_takes.ipynb #c35fb3d7
+# %% ../nbs/11_takes.ipynb #040898c1
 _SETTINGS = ('sliders', 'seconds', 'vocoder', 'variation', 'density', 'width', 'azimuth', 'rate')
 
 def presets(
@@ -211,11 +227,20 @@ def save_preset(
     if (unknown := settings.keys() - set(_SETTINGS)): raise UserError(f"A preset cannot hold {', '.join(sorted(unknown))}: it holds {', '.join(_SETTINGS)}.")
     put_extra(model, 'presets', {**presets(model.path if isinstance(model, LoadedModel) else model), name: settings})
 
+def preset(
+    model,  # a loaded model, or a model file
+    name: str,
+) -> dict:  # its settings
+    "One preset of a model"
+    have = presets(model)
+    if name not in have: raise UserError(f"There is no preset {name!r}: this model has {', '.join(have) or 'none'}.")
+    return have[name]
+
 def delete_preset(
     model,  # a loaded model, or a model file
     name: str,
 ):
     "Forget a preset"
-    have = presets(model.path if isinstance(model, LoadedModel) else model)
-    if name not in have: raise UserError(f"There is no preset {name!r}: this model has {', '.join(have) or 'none'}.")
-    put_extra(model, 'presets', {k: v for k, v in have.items() if k != name})
+    file = model.path if isinstance(model, LoadedModel) else model
+    preset(file, name)
+    put_extra(model, 'presets', {k: v for k, v in presets(file).items() if k != name})

@@ -18,7 +18,7 @@ import torch
 from fastcore.basics import patch
 from torch.nn.utils import clip_grad_norm_
 from .audio import Corpus, default_steps
-from .core import MissingFile, UserError, atomic_write, choose_device, hold_interrupt, make_generator
+from .core import MissingFile, UserError, atomic_write, choose_device, counted, hold_interrupt, make_generator
 from .mel import Mel, MelConfig
 from .models.vae import ConvVAE, VAEConfig, vae_loss
 
@@ -99,7 +99,7 @@ class Task:
         self.together = _together(device)
         self.device = self.together.device if self.together else choose_device(device)
         n = self.together.num_processes if self.together else 1
-        if batch % n: raise UserError(f'{batch} crops a step cannot be shared by {n} processes: give a batch that is a multiple of {n}.')
+        if batch % n: raise UserError(f'{counted(batch, "crop")} a step cannot be shared by {n} processes: give a batch that is a multiple of {n}.')
         self.mine = slice(self.together.process_index, None, n) if self.together else slice(None)   # of a batch
 
     @property
@@ -295,7 +295,7 @@ def _same_training(path, d, task):
     for part, mine in task.identity().items():
         for k, v in mine.items():
             if d[part].get(k) == v: continue
-            if part == 'corpus': raise UserError(f'The checkpoint {path} was made on other sounds ({d[part]["n_files"]} files, {d[part]["seconds"]:.1f} s; now {mine["n_files"]} files, {mine["seconds"]:.1f} s): restore the folder, or delete the checkpoint and train from the start.')
+            if part == 'corpus': raise UserError(f'The checkpoint {path} was made on other sounds ({counted(d[part]["n_files"], "file")}, {d[part]["seconds"]:.1f} s; now {counted(mine["n_files"], "file")}, {mine["seconds"]:.1f} s): restore the folder, or delete the checkpoint and train from the start.')
             was, now = (str(x)[:40] for x in (d[part].get(k), v))
             raise UserError(f'The checkpoint {path} was made with {k} = {was}, not {now}: give that, or delete the checkpoint and train from the start.')
 

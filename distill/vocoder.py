@@ -7,7 +7,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 # %% auto #0
-__all__ = ['EARNED', 'GriffinLim', 'Base', 'Own', 'load_vocoder', 'resolve_vocoder']
+__all__ = ['EARNED', 'GriffinLim', 'Base', 'Own', 'Unfit', 'load_vocoder', 'resolve_vocoder']
 
 # %% ../nbs/08_vocoder.ipynb #9688533e
 import torch
@@ -38,7 +38,7 @@ class Base:
     "The Fourier vocoder's closed form; deterministic, nothing to train"
     mel: Mel
     why: str = ''
-    steps: int = 3   # of Griffin and Lim's among all bins
+    steps: int = 5   # of Griffin and Lim's among all bins
     net: Fourier = field(init=False, repr=False)
     name = 'base'
 
@@ -62,25 +62,30 @@ class Own:
         return self.net(mel, seed) if self.name == 'fourier' else in_chunks(self.net, mel, 256)
 
 # %% ../nbs/08_vocoder.ipynb #c5937f77
+class Unfit(UserError):
+    "Why the vocoder in a model file cannot be used: it `reason`"
+    def __init__(self, kind: str, reason: str):
+        super().__init__(f"This model's {kind} vocoder {reason}: train it again, or use 'base' or 'griffin-lim'.")
+        self.reason = reason
+
 def load_vocoder(
     state: dict,    # {type, state_dict, config, training_metadata}, as a model file carries it
     mel: Mel,       # what the model's pictures are made by
     why: str = '',
 ) -> Own:
-    "The vocoder in a model file; `UserError` when its parts do not fit each other or the model's mel settings"
-    made_for = state['training_metadata'].get('mel_key')
-    if made_for != mel.cfg.key: raise UserError(f"This model's vocoder was made for other mel settings ({ascii(made_for)[:40]}, the model has {mel.cfg.key}): train it again, or use 'base' or 'griffin-lim'.")
-    kind = state['type']
+    "The vocoder in a model file; `Unfit` when its parts do not fit each other or the model's mel settings"
+    kind, made_for = state['type'], state['training_metadata'].get('mel_key')
+    if made_for != mel.cfg.key: raise Unfit(kind, f'was made for other mel settings ({ascii(made_for)[:40]}, the model has {mel.cfg.key})')
     try:
-        net = Fourier(FourierConfig(**state['config']), mel.cfg, seed=None) if kind == 'fourier' else HiFiGAN(HiFiGANConfig(**state['config']), seed=None)
+        net = Fourier(FourierConfig(**{'low': 0} | state['config']), mel.cfg, seed=None) if kind == 'fourier' else HiFiGAN(HiFiGANConfig(**state['config']), seed=None)
         net.load_state_dict({k: v.float() for k, v in state['state_dict'].items()}, assign=True)
     except (TypeError, RuntimeError, ValueError, AttributeError, ArithmeticError, LookupError, AssertionError) as e:
-        raise UserError(f"This model's {kind} vocoder does not fit its own settings ({ascii((str(e).splitlines() or [''])[0][:100])[1:-1]}): train it again, or use 'base' or 'griffin-lim'.") from e
-    if kind == 'hifigan_v2' and (net.cfg.n_mels, net.cfg.hop) != (mel.cfg.n_mels, mel.cfg.hop): raise UserError(f"This model's vocoder takes {net.cfg.n_mels} mel rows and a hop of {net.cfg.hop}, the model has {mel.cfg.n_mels} and {mel.cfg.hop}: train it again, or use 'base' or 'griffin-lim'.")
-    if not all(torch.isfinite(v).all() for v in net.state_dict().values()): raise UserError(f"This model's {kind} vocoder has NaN or infinite weights: train it again, or use 'base' or 'griffin-lim'.")
+        raise Unfit(kind, f"does not fit its own settings ({ascii((str(e).splitlines() or [''])[0][:100])[1:-1]})") from e
+    if kind == 'hifigan_v2' and (net.cfg.n_mels, net.cfg.hop) != (mel.cfg.n_mels, mel.cfg.hop): raise Unfit(kind, f'takes {net.cfg.n_mels} mel rows and a hop of {net.cfg.hop}, the model has {mel.cfg.n_mels} and {mel.cfg.hop}')
+    if not all(torch.isfinite(v).all() for v in net.state_dict().values()): raise Unfit(kind, 'has NaN or infinite weights')
     net = net.to(mel.bank.device)
     own = Own(net.fuse() if kind == 'hifigan_v2' else net.eval().requires_grad_(False), kind, why)
-    if not torch.isfinite(own(torch.zeros(1, mel.cfg.n_mels, 4, device=mel.bank.device))).all(): raise UserError(f"This model's {kind} vocoder gives numbers that are not finite: train it again, or use 'base' or 'griffin-lim'.")
+    if not torch.isfinite(own(torch.zeros(1, mel.cfg.n_mels, 4, device=mel.bank.device))).all(): raise Unfit(kind, 'gives numbers that are not finite')
     return own
 
 # %% ../nbs/08_vocoder.ipynb #e7a7c2de
@@ -102,4 +107,5 @@ def resolve_vocoder(
     score, base = (own['training_metadata'].get(k) for k in ('held_out', 'base'))
     if not all(isinstance(v, (int, float)) for v in (score, base)): return Base(mel, f"The base vocoder, because the model's own {own['type']} was never measured on sounds it had not learned.")
     if not score < EARNED*base: return Base(mel, f"The base vocoder, because the model's own {own['type']} measured {'hardly better' if score < base else 'no better'} on held-out sounds ({score:.3g} against {base:.3g}).")
-    return load_vocoder(own, mel, f"The model's own {own['type']} vocoder, because it measured better on held-out sounds than the base ({score:.3g} against {base:.3g}).")
+    try: return load_vocoder(own, mel, f"The model's own {own['type']} vocoder, because it measured better on held-out sounds than the base ({score:.3g} against {base:.3g}).")
+    except Unfit as e: return Base(mel, f"The base vocoder, because the model's own {own['type']} {e.reason}.")

@@ -9,20 +9,20 @@ from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 
 # %% auto #0
-__all__ = ['NETS', 'ENOUGH', 'STEPS', 'VocoderConfig', 'VocoderTraining', 'Plan', 'train_vocoder']
+__all__ = ['NETS', 'ENOUGH', 'STEPS', 'VocoderConfig', 'VocoderTraining', 'Plan', 'train_vocoder', 'check_budget']
 
 # %% ../nbs/09_vocoder_training.ipynb #b63fa4fc
 import torch
 from fastcore.basics import patch
 from torch.nn.utils import clip_grad_norm_
 from .audio import Corpus
-from .core import UserError, make_generator
+from .core import UserError, counted, make_generator
 from .distance import mr_stft
 from .mel import Mel, MelConfig
 from .models.fourier import Fourier, FourierConfig, Phases, magnitudes, settled
 from .models.hifigan import DiscriminatorConfig, Discriminators, HiFiGAN, HiFiGANConfig, discriminator_loss, generator_loss, turned
 from .train import Task, fit
-from .vocoder import Base, GriffinLim
+from .vocoder import Base, GriffinLim, Unfit, load_vocoder
 
 # %% ../nbs/09_vocoder_training.ipynb #4297246d
 @dataclass(frozen=True)
@@ -69,17 +69,20 @@ class VocoderTraining(Task):
         mel: MelConfig = MelConfig(),
         cfg: VocoderConfig = VocoderConfig(),
         device: str = 'cpu',              # 'cpu', 'cuda', 'cuda:1' …, 'auto'
-        start: dict | None = None,        # a vocoder's state to begin with, of the same type and mel settings
+        start=None,                       # a vocoder to begin with, of the same type and mel settings: a loaded model that has one, or such a vocoder's state
     ):
         super().__init__(device, cfg.batch)
         self.cfg = cfg
         self.mel = Mel(mel).to(self.device)
-        self.low = (start or {}).get('config', {}).get('low', FourierConfig.low)
+        if cfg.bf16 and self.first and (cfg.discriminators == 'none' or self.device.type != 'cuda'):
+            warnings.warn('bf16 is for the discriminators of a training on a graphics card: it changes nothing here.')
+        weights, known = _begun(start, cfg.type, self.mel)
+        self.low = (known or FourierConfig).low if cfg.type == 'fourier' else 0
         train, held = corpus.split(cfg.hold_out, cfg.seed)
         self.sounds = [self._sound(corpus[i]) for i in train]
         self.weights = torch.tensor([max(.3, x.shape[-1]/mel.sample_rate)**.5 for x, *_ in self.sounds])
         self.held = [self._sound(corpus[i][:2*mel.sample_rate]) for i in held[::-(-len(held)//12) or 1]]
-        self._nets(mel, start)
+        self._nets(mel, weights, known)
         self.random = make_generator(cfg.seed)                            # on the CPU: every device hears the same crops
         self.epoch, self.default_steps, self.done = cfg.epoch, STEPS[cfg.type], 0
         self.corpus = dict(name=corpus.folder.name, fingerprint=corpus.fingerprint, n_files=len(corpus), seconds=corpus.seconds)
@@ -101,28 +104,27 @@ class VocoderTraining(Task):
 
 # %% ../nbs/09_vocoder_training.ipynb #439273b3
 @patch
-def _nets(self: VocoderTraining, mel, start):
-    c = self.cfg
-    kind, net = NETS[c.type]
+def _nets(self: VocoderTraining, mel, weights, known):
+    c, kind = self.cfg, NETS[self.cfg.type][0]
     rows = torch.cat([m[0] for _, m, _ in self.sounds], 1)
-    cfg = kind(n_mels=mel.n_mels, mean=rows.mean(1).tolist(), std=(rows.std(1) + .5).tolist(), **({'n_fft': mel.n_fft} if c.type == 'fourier' else {'hop': mel.hop}))
-    if start:
-        if start['type'] != c.type: raise UserError(f"The vocoder to start from is of type {start['type']!r}, not {c.type!r}: train from nothing, or give one of that type.")
-        _same_mel(start, mel)
-        cfg = kind(**start['config'])
+    cfg = known or kind(n_mels=mel.n_mels, mean=rows.mean(1).tolist(), std=(rows.std(1) + .5).tolist(), **({'n_fft': mel.n_fft} if c.type == 'fourier' else {'hop': mel.hop}))
     make = lambda: (Fourier(cfg, mel, c.seed) if c.type == 'fourier' else HiFiGAN(cfg, c.seed)).to(self.device)
     self.net, self.average = make(), make()
-    if start:
-        for n in (self.net, self.average): n.load_state_dict(start['state_dict'])
+    if weights:
+        for n in (self.net, self.average): n.load_state_dict(weights)
     self.opt = torch.optim.AdamW(self.net.parameters(), c.lr, betas=(.8, .99))
     self.judges = Discriminators(DiscriminatorConfig.preset(c.discriminators), c.seed).to(self.device) if c.discriminators != 'none' else None
     self.judges_opt = torch.optim.AdamW(self.judges.parameters(), c.lr/5, betas=(.8, .99)) if self.judges else None
     self.kept = self._copy()
 
-def _same_mel(state, mel):
-    "Refuse a vocoder that was made for other mel settings"
-    if state['training_metadata'].get('mel_key') != mel.key:
-        raise UserError("This vocoder was made for other mel settings than the model's: train one for this model.")
+def _begun(start, type, mel):
+    "The weights and the settings of a vocoder to begin with; neither, where there is none"
+    if start is None: return None, None
+    state = getattr(start, 'vocoder_state', start)
+    if not isinstance(state, dict): raise UserError('There is no vocoder to start from: give a loaded model that has one of its own, or the state of one.')
+    if state['type'] != type: raise UserError(f"The vocoder to start from is of type {state['type']!r}, not {type!r}: train from nothing, or give one of that type.")
+    try: return state['state_dict'], load_vocoder(state, mel).net.cfg
+    except Unfit as e: raise UserError(f'The vocoder to start from {e.reason}: train from nothing, or give another.') from e
 
 # %% ../nbs/09_vocoder_training.ipynb #2c0bf7a6
 @patch
@@ -165,6 +167,7 @@ def losses(self: VocoderTraining, x, m, p, random) -> dict:
     real = fake = ()
     if heard:
         a, b = turned(x, y, make_generator(int(torch.randint(2**62, (), generator=random))))
+        self.judges.requires_grad_(True)
         with self._lean(): judged = discriminator_loss(self.judges(a), self.judges(b.detach()))
         self.judges_opt.zero_grad(set_to_none=True)
         judged['loss'].backward()
@@ -172,7 +175,6 @@ def losses(self: VocoderTraining, x, m, p, random) -> dict:
         self.judges_opt.step()
         self.judges.requires_grad_(False)
         with self._lean(): real, fake = self.judges(a), self.judges(b)
-        self.judges.requires_grad_(True)
     parts = generator_loss(self.mel, y, x, fake, real)
     out = dict(generator=parts['loss'], mel=parts['mel'], feature_matching=parts['features'])
     if c.type == 'fourier':
@@ -182,21 +184,34 @@ def losses(self: VocoderTraining, x, m, p, random) -> dict:
 
 # %% ../nbs/09_vocoder_training.ipynb #4a718f05
 @patch
+def slopes(self: VocoderTraining) -> dict:
+    "The losses of a batch and the generator's slopes, on a smaller batch where memory does not suffice"
+    batch, before, parts = self.cfg.batch, self.random.get_state(), None
+    self.net.zero_grad(set_to_none=True)
+    try:
+        parts = self.losses(*self.batch(), self.random)
+        parts['generator'].backward()
+        return parts
+    except (RuntimeError, MemoryError) as e:
+        if not _no_room(e): raise
+        if batch == 1 or self.together: raise UserError(f'There is not enough memory for {counted(batch, "crop")} a step' + (' in these processes: give a smaller batch.' if batch > 1 else ': free some, or use another machine.')) from e
+    parts = None
+    self.cfg = replace(self.cfg, batch=batch//2)
+    self.random.set_state(before)
+    warnings.warn(f'There is not enough memory for {counted(batch, "crop")} a step: going on with {batch//2}.')
+    return self.slopes()
+
+def _no_room(e) -> bool:
+    "Whether an error says that memory does not suffice"
+    return isinstance(e, (MemoryError, torch.OutOfMemoryError)) or any(words in str(e) for words in ("can't allocate memory", 'out of memory', 'ALLOC_FAILED'))
+
+# %% ../nbs/09_vocoder_training.ipynb #8a7913a2
+@patch
 def step(self: VocoderTraining) -> dict:
-    "One step of the optimiser, on a smaller batch where memory does not suffice; the loss's parts as numbers"
+    "One step of the optimiser; the loss's parts as numbers"
     c = self.cfg
     for group in self.opt.param_groups: group['lr'] = c.lr*min(1, (self.done + 1)/c.lr_warmup)
-    before = self.random.get_state()
-    try: parts = self.losses(*self.batch(), self.random)
-    except (RuntimeError, MemoryError) as e:
-        short = isinstance(e, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(e)
-        if not short or c.batch == 1 or self.together: raise
-        self.cfg = replace(c, batch=c.batch//2)
-        self.random.set_state(before)
-        warnings.warn(f'There is not enough memory for {c.batch} crops a step: going on with {c.batch//2}.')
-        return self.step()
-    self.opt.zero_grad(set_to_none=True)
-    parts['generator'].backward()
+    parts = self.slopes()
     self.share(self.net)
     clip_grad_norm_(self.net.parameters(), 1. if c.type == 'fourier' else 1000.)
     self.opt.step()
@@ -206,7 +221,7 @@ def step(self: VocoderTraining) -> dict:
         for a, p in zip(self.average.parameters(), self.net.parameters()): a.lerp_(p, 1 - decay)
     return {k: v.item() for k, v in self.mean({k: v.detach() for k, v in parts.items()}).items()}
 
-# %% ../nbs/09_vocoder_training.ipynb #8a7913a2
+# %% ../nbs/09_vocoder_training.ipynb #79a6d11d
 @patch
 @torch.no_grad()
 def _measure(self: VocoderTraining, vocoder) -> float | None:
@@ -242,12 +257,12 @@ def vocoder_state(self: VocoderTraining, history: list) -> dict:
 
 def _plain(d): return {k: list(v) if isinstance(v, tuple) else v for k, v in d.items()}
 
-# %% ../nbs/09_vocoder_training.ipynb #79a6d11d
+# %% ../nbs/09_vocoder_training.ipynb #6a83b8b7
 @patch
 def identity(self: VocoderTraining) -> dict:
     "What must agree for a checkpoint to be this training's"
     cfg = {k: v for k, v in asdict(self.cfg).items() if k != 'batch'}     # the batch may have been halved
-    return dict(spectrogram_config=asdict(self.mel.cfg), model_config=_plain(asdict(self.net.cfg)), training_config=_plain(cfg), corpus=self.corpus)
+    return dict(corpus=self.corpus, spectrogram_config=asdict(self.mel.cfg), model_config=_plain(asdict(self.net.cfg)), training_config=_plain(cfg))
 
 @patch
 def state(self: VocoderTraining) -> dict:
@@ -269,7 +284,7 @@ def load(self: VocoderTraining, s: dict):
     except (KeyError, TypeError, ValueError, RuntimeError, AttributeError, IndexError) as e:
         raise UserError(f'This unfinished training cannot be gone on with ({(str(e).splitlines() or [""])[0][:100]}): begin a new one.') from e
 
-# %% ../nbs/09_vocoder_training.ipynb #6a83b8b7
+# %% ../nbs/09_vocoder_training.ipynb #3a4eaf7f
 @dataclass(frozen=True)
 class Plan:
     "What a training will take"
@@ -278,8 +293,8 @@ class Plan:
     enough: bool        # whether so many steps usually are
 
     def __str__(self):
-        what = f'{self.steps} steps, about {self.minutes:.0f} minutes on this machine' if self.minutes >= 1.5 else f'{self.steps} steps, about {60*self.minutes:.0f} seconds on this machine'
-        return what + ('.' if self.enough else ', which is not likely to be enough: the vocoder that needs no training may stay the better one.')
+        time = f'{self.minutes:.0f} minutes' if self.minutes >= 1.5 else counted(round(60*self.minutes), 'second')
+        return f'{counted(self.steps, "step")}, about {time} on this machine' + ('.' if self.enough else ', which is not likely to be enough: the vocoder that needs no training may stay the better one.')
 
 @patch
 def plan(self: VocoderTraining, steps: int | None = None, minutes: float | None = None) -> Plan:
@@ -299,25 +314,37 @@ def _seconds(self: VocoderTraining, judges) -> float:
     trial, seconds = copy.copy(self), []
     trial.judges, trial.random, trial.done = judges, make_generator(0), self.cfg.adversarial_after
     if judges: trial.judges_opt = torch.optim.AdamW(judges.parameters())
-    for _ in range(1 if judges else 2):                                   # the first is slower by what torch prepares: nothing beside discriminators
+    while len(seconds) < (1 if judges else 2):                            # the first is slower by what torch prepares: nothing beside discriminators
         start = time.perf_counter()
-        trial.losses(*trial.batch(), trial.random)['generator'].backward()
-        seconds.append(time.perf_counter() - start)
+        trial.slopes()
+        if trial.cfg is self.cfg: seconds.append(time.perf_counter() - start)
+        self.cfg = trial.cfg
     self.net.zero_grad(set_to_none=True)
     return self.agree(min(seconds))
 
-# %% ../nbs/09_vocoder_training.ipynb #89fd602a
+# %% ../nbs/09_vocoder_training.ipynb #6750b20a
 def train_vocoder(
     corpus: Corpus,
     mel: MelConfig = MelConfig(),
     type: str = 'fourier',            # 'fourier' or 'hifigan_v2'
     steps: int | None = None,         # optimiser steps; None: 600 for 'fourier', 20,000 for 'hifigan_v2', or what fits into the minutes
     minutes: float | None = None,     # of training, at most
-    start: dict | None = None,        # a vocoder's state to begin with
+    epochs: int | None = None,        # of 50 steps, in place of `steps`
+    start=None,                       # a vocoder to begin with, of the same type and mel settings: a loaded model that has one, or such a vocoder's state
     device: str = 'auto',             # 'auto', 'cpu', 'cuda' …
     seed: int = 0,                    # of weights, crops and phases
+    bf16: bool = False,               # on a graphics card, let the discriminators convolve in bfloat16; elsewhere it changes nothing
     task: VocoderTraining | None = None,  # a training made by hand, in place of `corpus` and all the above but the budget
 ):                                    # yields a `Record` after every epoch; its `reference` is Griffin-Lim's score
     "Train a vocoder on a corpus, yielding a `Record` per epoch"
-    task = task or VocoderTraining(corpus, mel, VocoderConfig(type=type, seed=seed), device, start)
-    yield from fit(task, steps, minutes)
+    check_budget(steps=steps, minutes=minutes, epochs=epochs)
+    task = task or VocoderTraining(corpus, mel, VocoderConfig(type=type, bf16=bf16, seed=seed), device, start)
+    yield from fit(task, epochs*task.epoch if epochs else steps, minutes)
+
+def check_budget(
+    **budget, # numbers by name; None: no limit
+):
+    "Refuse what nothing can be trained for"
+    for k, v in budget.items():
+        if v is not None and not 0 < v < math.inf: raise UserError(f'{k} is {v}, must be a number above 0.')
+    if budget['epochs'] is not None and budget['steps'] is not None: raise UserError('Give epochs or steps, not both.')

@@ -147,6 +147,20 @@ def test_old_model_name(tmp_path):
     assert 'This model was saved in v1 format (.distill) which is no longer supported. Please retrain your model.' in r.stderr
 
 
+def test_interrupted_while_python_still_imports():
+    "The process interrupts itself where it would import `typer`: quiet, and the exit code is that of later on"
+    code = '''import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+class Interrupting:
+    def find_spec(self, name, *rest):
+        if name == 'typer': signal.raise_signal(signal.SIGINT)
+sys.meta_path.insert(0, Interrupting())
+from distill.cli import main
+main()'''
+    r = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, timeout=60)
+    assert (r.returncode, r.stdout, r.stderr) == (130, '', '')
+
+
 def test_interrupt_and_resume_give_the_uninterrupted_model(place, tmp_path, unnamed):
     "The one that a call from Python made, of as many steps"
     import torch

@@ -10,12 +10,12 @@ from typer.testing import CliRunner
 from distill.audio import Corpus, read_audio
 from distill.core import UserError, make_generator
 from distill.demo import demo_corpus
-from distill.generation import CEILING, differs, generate, replay, save_sound
+from distill.generation import differs, generate, replay, save_sound
 from distill.latent import analyze
 from distill.library.catalog import ModelMetadata
 from distill.models.persistence import load_model, save_model
 from distill.models.vae import VAEConfig
-from distill.space import limit, meter
+from distill.space import CEILING, limit, meter
 from distill.takes import History, presets, save_preset
 from distill.train import TrainConfig, VAETraining, fit
 
@@ -35,20 +35,37 @@ def place(tmp_path_factory):
 
 # --- one path
 
-def test_python_command_and_panel_give_the_same_samples(place, tmp_path):
+@pytest.mark.parametrize('space', [{}, dict(density=6., width=.4, azimuth=-30.)])
+def test_python_command_and_panel_give_the_same_samples(place, tmp_path, space):
+    "As options, and as a preset that the panel saved"
     from distill.cli import app
     from distill.ui import ModelPanel
     home, path = place
     model = load_model(path)
-    ours = np.asarray(generate(model, {'other 1': 3.5}, .7, 11))
+    ours = np.asarray(generate(model, {'other 1': 3.5}, .7, 11, **space))
     panel = ModelPanel(load_model(path))
     panel.sliders['other 1'].position.value = 3.5
     panel.seconds.value, panel.seed.value = .7, 11
+    for k, v in space.items(): getattr(panel, k).value = v
     panel.make.click()
     assert np.array_equal(np.asarray(panel.takes[0].sound), ours)
-    r = CliRunner().invoke(app, ['generate', str(path), '--slider', 'other 1=3.5', '--seconds', '.7', '--seed', '11', '--bits', '32', '--out', str(tmp_path), '--models-dir', str(home/'models'), '--no-history'])
-    assert r.exit_code == 0, r.output
-    assert np.array_equal(read_audio(r.stdout.strip())[0][0].numpy(), ours)
+    panel.preset_name.value = 'all of it'; panel.preset_save.click()
+    options = ['--slider', 'other 1=3.5', '--seconds', '.7', *(w for k, v in space.items() for w in (f'--{k}', str(v)))]
+    for way in (options, ['--preset', 'all of it']):
+        r = CliRunner().invoke(app, ['generate', str(path), *way, '--seed', '11', '--bits', '32', '--out', str(tmp_path), '--models-dir', str(home/'models'), '--no-history'])
+        assert r.exit_code == 0, r.output
+        assert np.array_equal(read_audio(r.stdout.strip())[0].squeeze(0).numpy(), ours)
+
+
+def test_the_command_heeds_what_is_given_before_the_preset(place, tmp_path):
+    from distill.cli import app
+    home, path = place
+    save_preset(path, 'firm', dict(sliders={'other 1': 2.}, seconds=.3, width=.5, rate=44_100))
+    go = lambda *args: CliRunner().invoke(app, ['generate', str(path), *args, '--out', str(tmp_path), '--no-history', '--json'])
+    (made,) = json.loads(go('--preset', 'firm', '--slider', 'other 2=-3', '--width', '0').stdout)     # 0 is what is usual, and yet was said
+    assert made['sliders'] == {'other 1': 2., 'other 2': -3.} and made['seconds'] == .3 and made['rate'] == 44_100 and 'width' not in made
+    r = go('--preset', 'firmer')
+    assert r.exit_code == 1 and 'firm' in r.stderr.split('this model has')[1] and len(list(tmp_path.iterdir())) == 1
 
 
 def test_the_command_with_everything_and_replay(place, tmp_path):
@@ -186,6 +203,25 @@ def test_two_processes_make_room_together(tmp_path):
     h = History(tmp_path, limit=30_000)
     h.make_room()
     assert 0 < sum(h.df()['size']) <= 30_000
+
+
+def test_the_history_in_a_shell(place, tmp_path):
+    from distill.cli import app
+    home, path = place
+    lib, m = tmp_path/'lib', load_model(path)
+    for seed in (1, 2): History(lib).add(generate(m, {'other 1': 4.} if seed == 1 else None, .1, seed))
+    go = lambda *args: CliRunner().invoke(app, ['history', *args, '--models-dir', str(lib)])
+    r = json.loads(go('--json').stdout)
+    assert [t['seed'] for t in r['takes']] == [2, 1] and r['size'] == sum(t['size'] for t in r['takes']) < r['limit'] == History(lib).limit
+    assert r['takes'][1]['sliders'] == {'other 1': 4.} and len(r['takes'][0]['model_hash']) == 16
+    r = go('RAIN', 'other')
+    assert r.exit_code == 0 and len(r.stdout.splitlines()) == 2 and 'other 1 4' in r.stdout and f'1 of {History(lib).caption}' in r.stderr and ' of 1.0 GB' in r.stderr
+    r = go('sparkle')
+    assert r.exit_code == 0 and len(r.stdout.splitlines()) == 1 and 'fewer words' in r.stderr
+    sf.write(lib/'history'/'by hand.flac', np.zeros(4800), 48_000)                     # says nothing of how it was made
+    assert go().exit_code == 0 and json.loads(go('--json').stdout)['takes'][0]['seed'] is None
+    r = CliRunner().invoke(app, ['history', '--models-dir', str(tmp_path/'none')])
+    assert r.exit_code == 0 and 'distill generate' in r.stderr and not (tmp_path/'none').exists()
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason='root may write everywhere')

@@ -69,7 +69,7 @@ def use(w):
 
 INPUTS = {  # controls that are read when a button is pressed: what shows that they were
     'seconds': lambda p: len(p.takes[0].sound), 'seed': lambda p: p.takes[0].sound.info['seed'], 'count': lambda p: len(p.takes),
-    'next_seeds': lambda p: p.seed.value, 'density': lambda p: p.takes[0].sound.info.get('density'), 'width': lambda p: p.takes[0].sound.samples.ndim}
+    'next_seeds': lambda p: p.seed.value, 'density': lambda p: p.takes[0].sound.info.get('density'), 'width': lambda p: p.takes[0].sound.samples.ndim, 'azimuth': lambda p: p.takes[0].sound.info.get('azimuth')}
 
 @pytest.mark.parametrize('name', INPUTS)
 def test_generate_reads_every_setting(made, name):
@@ -102,6 +102,9 @@ def test_takes_go_into_the_history(made, tmp_path):
     df = History(tmp_path/'lib').df()
     assert len(df) == 4 and list(df.seed[df.kept]) == [0]
     assert torch.equal(read_audio(p.kept[0].file)[0], torch.from_numpy(p.history.sound(p.kept[0].file).samples)[None])
+    assert p.room.value.count(p.history.caption) == 1 and p.history.caption.startswith('4 takes') and p.history.caption.endswith('of 1.0 GB')
+    p.find.value = 'rain'; assert p.found.value.count('<tr>') == 5 and p.found.value.count('kept/') == 1
+    p.find.value = '<b>'; assert 'No take has' in p.found.value and '<b>' not in p.found.value
     p.kept[0].drop.click(); assert not History(tmp_path/'lib').df().kept.any()
     p.history.limit = sum(History(tmp_path/'lib').df()['size']); p.make.click(); assert 'history is full' in p.said and len(p.takes) == 2
     for f in sorted((tmp_path/'lib'/'history').rglob('*'), reverse=True): f.rmdir() if f.is_dir() else f.unlink()
@@ -290,7 +293,8 @@ def test_a_vocoder_training_says_what_it_will_take(voiced, library, sounds):
     assert '100 steps, about' in voiced.cost.value and 'not likely to be enough' in voiced.cost.value
     voiced.minutes.value = .0001; voiced.type.value = 'hifigan_v2'             # the second while the first is looked at
     while voiced.estimate.state == 'running' or voiced.estimate.settings['type'] == 'fourier': time.sleep(.05)
-    assert '1 steps' in voiced.cost.value
+    voiced.estimate.wait(60)
+    assert '1 step,' in voiced.cost.value
     assert load_model(library/'Rain.distillgan').vocoder_state is None        # asking wrote nothing
     p = VocoderPanel(library, 'Attic', sounds); assert isinstance(p.trouble, UserError) and p.loaded is None
     q = VocoderPanel(library, 'Rain', sounds, discriminators='many'); q.estimate.wait(60)
@@ -306,7 +310,7 @@ def test_a_vocoder_is_trained_stopped_resumed_and_replaced(voiced, library, soun
     voiced.stop.click(); assert voiced.stop.description == 'Stop now'; voiced.stop.click()
     assert voiced.training.wait(60) == 'stopped' and is_shown(voiced.resume) and is_shown(other.resume) and not Work.running
     assert unfinished(load_model(library/'Rain.distillgan'))['done'] == 50 and 'Resume goes on' in other.status.value
-    other.replace.click(); assert '(1 epochs) would be lost' in other.said; other.no.click(); assert other.said == ''
+    other.replace.click(); assert '(1 epoch) would be lost' in other.said; other.no.click(); assert other.said == ''
     other.resume.click(); other.settings = dict(batch_size=1, epochs=2)
     other.training.stop(now=True); other.training.wait(60)
     other.resume.click()

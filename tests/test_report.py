@@ -8,6 +8,7 @@ import torch
 from distill.audio import Corpus
 from distill.core import UserError
 from distill.findings import Report, facts_of, html_of, kept_report, memory_text
+from distill.generation import generate
 from distill.latent import analyze
 from distill.library.catalog import ModelEntry, ModelLibrary, ModelMetadata
 from distill.models.persistence import load_model, put_extra, resave, save_model
@@ -110,6 +111,19 @@ def test_it_survives_the_file_and_what_happens_to_it(place, made):
     facts = ModelEntry.from_file(path).facts()
     assert facts['Report: memory'] == made.facts()['Memory'] and 'report' not in facts
     assert '<summary>Report</summary>' in ModelEntry.from_file(path)._repr_html_() and len(json.dumps(made.found)) < 20_000
+
+
+def test_draws_are_those_of_generate(place, monkeypatch):
+    "To the sample: what is measured is what one would hear"
+    heard = []
+    def listening(learned, unseen, drawn, *rest):
+        heard.extend(drawn)
+        return compared(learned, unseen, drawn, *rest)
+    monkeypatch.setattr('distill.reports.compared', listening)
+    model = load_model(place[1])
+    report(model, place[2], seed=3, keep=False, **FEW)
+    assert len(heard) == FEW['draws']
+    for i, x in enumerate(heard): np.testing.assert_array_equal(x, generate(model, seconds=len(x)/SR, seed=3 + i))
 
 
 def test_a_seed_repeats(place, made):

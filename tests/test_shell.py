@@ -10,6 +10,7 @@ DOORS = {   # a command's words -> the functions whose parameters stand behind i
     'train-vocoder': ['distill.pipeline.bundle_vocoder'],
     'generate': ['distill.generation.generate', 'distill.models.persistence.load_model', 'distill.generation.save_sound'],
     'replay': ['distill.generation.replay'],
+    'history': ['distill.takes.History.df'],
     'doctor': ['distill.cli.doctor.self_test'],
     'model list': ['distill.library.catalog.ModelLibrary.search'],
     'model report': ['distill.reports.report'],
@@ -21,6 +22,7 @@ OWN = {     # what a command has and Python has not, and why
     'out': "with `format`, Python's path", 'format': "with `out`, Python's path", 'history': 'Python has History().add', 'force': 'a command asks',
     'trash': 'Python has library.trash', 'open_it': 'for people',
     ('model list', 'vocoder'): 'True and False are no words for a shell', ('demo', 'seed'): 'of three things at once',
+    ('generate', 'preset'): "Python has generate(model, **preset(model, 'soft'))",
 }
 
 
@@ -88,8 +90,9 @@ def home(tmp_path_factory):
     from distill.library.catalog import ModelMetadata, file_stem, make_card
     home = tmp_path_factory.mktemp('home')
     (home/'models').mkdir(); (home/'other').mkdir(); (home/'bin').mkdir()
+    extra = {'rattle': {'presets': {'soft': {}, 'two words': {}}}}
     for folder, name in (('models', 'rain'), ('models', 'rattle'), ('models', 'Größe ♪'), ('models', 'Door bell'), ('other', 'river')):
-        with zipfile.ZipFile(home/folder/f'{file_stem(name)}.distillgan', 'w') as z: z.writestr('archive/card.json', json.dumps(make_card(ModelMetadata(name), None, {})))
+        with zipfile.ZipFile(home/folder/f'{file_stem(name)}.distillgan', 'w') as z: z.writestr('archive/card.json', json.dumps(make_card(ModelMetadata(name, extra=extra.get(name, {})), None, {})))
     (home/'bin'/'distill').write_text(f"#!{sys.executable}\nfrom distill.cli import main\nmain()\n")
     (home/'bin'/'distill').chmod(0o755)
     return home
@@ -109,8 +112,8 @@ def tab(home, line):
     ('generate ra', 'rain rattle'), ('model info D', 'Door_bell.distillgan'), ('generate nobody', ''),
     ('model delete rain ra', 'rain rattle'), ('train-vocoder rai', 'rain'), ('model restore ', ''),
     ('generate rain --vocoder ', 'auto own base griffin-lim'), ('train x --preset ', 'auto conservative balanced aggressive'),
-    ('train-vocoder rain x --type h', 'hifigan_v2'), ('generate rain --format f', 'flac'), ('model list --vocoder ', 'any none hifigan_v2 fourier'),
-    ('model rest', 'restore'), ('generate --see', '--seed'),
+    ('train-vocoder rain x --type h', 'hifigan_v2'), ('train-vocoder rain x --start ra', 'rain rattle'), ('generate rain --format f', 'flac'), ('model list --vocoder ', 'any none hifigan_v2 fourier'),
+    ('model rest', 'restore'), ('hist', 'history'), ('generate rattle --preset ', 'soft'), ('generate nobody --preset ', ''), ('generate --see', '--seed'),
 ])
 def test_tab_offers(home, line, offered): assert tab(home, line) == set(offered.split())
 

@@ -77,7 +77,7 @@ def test_the_library_knows_at_once(place):
     assert (v.type, v.epochs, v.final_loss, v.held_out, v.griffin_lim) == ('fourier', 1, made.final_loss, made.held_out, made.griffin_lim)
     assert abs(time.time() - datetime.fromisoformat(v.training_date).timestamp()) < 3600
     facts = e.facts()
-    assert f'{made.held_out:.3f} (Griffin-Lim {made.griffin_lim:.3f})' == facts['Vocoder held out'] and 'Fourier (1 epochs' in facts['Vocoder'] and facts['Vocoder trained'] == v.training_date
+    assert f'{made.held_out:.3f} (Griffin-Lim {made.griffin_lim:.3f})' == facts['Vocoder held out'] and 'Fourier (1 epoch' in facts['Vocoder'] and facts['Vocoder trained'] == v.training_date
     row = ModelLibrary(home/'models').df().iloc[0]
     assert (row.vocoder, row.vocoder_epochs, row.vocoder_loss, row.vocoder_held_out) == ('fourier', 1, made.final_loss, made.held_out)
     assert 'Fourier (1ep)' in e.cells()
@@ -92,6 +92,17 @@ def test_auto_is_earned(place):
         assert v.name == name and v.why.endswith('.') and v(picture(m)).isfinite().all(), (own, base)
     m.vocoder_state = None
     assert resolve_vocoder(m).name == 'base'
+
+def test_auto_plays_where_the_models_own_cannot(place):
+    m = load_model(place[1])
+    good, (first, weight) = m.vocoder_state, next(iter(m.vocoder_state['state_dict'].items()))
+    earned = good['training_metadata'] | dict(held_out=.4, base=.5)
+    for broken, reason in ((dict(training_metadata=earned | dict(mel_key='another')), 'was made for other mel settings'), (dict(state_dict={}), 'does not fit its own settings'),
+                           (dict(state_dict=good['state_dict'] | {first: weight*math.nan}), 'has NaN or infinite weights'), (dict(config=dict(colour='red')), 'does not fit')):
+        m.vocoder_state = good | dict(training_metadata=earned) | broken
+        with pytest.raises(UserError, match=reason): resolve_vocoder(m, 'own')
+        v = resolve_vocoder(m)
+        assert v.name == 'base' and v.why.startswith(f"The base vocoder, because the model's own fourier {reason}") and v.why.endswith('.') and v(picture(m)).isfinite().all()
 
 def test_half_precision_halves_the_file_and_loads_as_whole(place, tmp_path):
     _, file, _ = place
@@ -154,6 +165,55 @@ def test_a_learning_rate_that_explodes_is_said(place, tmp_path):
     f = model(tmp_path)
     with pytest.raises(UserError, match='no longer finite'): bundle_vocoder(f, place[0]/'sounds', lr=1e30, **SHORT)
     assert not verify_model(f)
+
+# --- begun with another, and in little room
+
+def test_a_start_is_gone_on_from_and_resumed(place, tmp_path):
+    home, file, _ = place
+    f, begun = model(tmp_path), load_model(file)
+    still = dict(steps=50, batch_size=1, lr=1e-12, device='cpu')
+    def stop(rec): raise KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt): bundle_vocoder(f, home/'sounds', start='Little', models_dir=home/'models', progress=stop, **still)
+    with pytest.raises(UserError, match='made on other sounds'): bundle_vocoder(f, sounds(tmp_path/'other', 2), resume=True, steps=50)
+    made = bundle_vocoder(f, home/'sounds', resume=True, steps=50)
+    v = load_model(f).vocoder_state
+    assert made.epochs == 1 and v['config'] == begun.vocoder_state['config']
+    for k, w in v['state_dict'].items(): torch.testing.assert_close(w, begun.vocoder_state['state_dict'][k])
+    for start in (begun, begun.vocoder_state):
+        task = VocoderTraining(Corpus(home/'sounds'), start=start)
+        assert all(torch.equal(w, begun.vocoder_state['state_dict'][k]) for k, w in task.kept.items())
+
+def test_what_cannot_be_begun_with(place, tmp_path):
+    home, file, _ = place
+    mute = model(tmp_path, 'Mute')
+    before, own = mute.read_bytes(), load_model(file)
+    broken = own.vocoder_state | dict(state_dict={})
+    for wrong, words in ((dict(start=mute), "'Mute' has no vocoder"), (dict(start='nobody'), 'nobody'), (dict(start=file, type='hifigan_v2'), "of type 'fourier'"), (dict(start=load_model(mute)), 'no vocoder to start from'),
+                         (dict(start=broken), 'does not fit its own settings')):
+        with pytest.raises(UserError, match=words): bundle_vocoder(mute, home/'sounds', models_dir=tmp_path, **wrong)
+    assert mute.read_bytes() == before
+
+def test_epochs_are_a_budget_and_bf16_is_for_graphics_cards(place):
+    corpus = Corpus(place[0]/'sounds')
+    with pytest.warns(UserWarning, match='bf16 is for'): task = VocoderTraining(corpus, cfg=VocoderConfig(batch=1, epoch=2, bf16=True))
+    assert [r.step for r in train_vocoder(None, task=task, epochs=2)] == [2, 4]
+    for wrong, words in ((dict(epochs=0), 'epochs is 0'), (dict(epochs=1, steps=2), 'not both')):
+        with pytest.raises(UserError, match=words): next(train_vocoder(corpus, **wrong))
+
+def test_a_plan_halves_what_does_not_fit(place, tmp_path, monkeypatch):
+    "As the command and the panel ask for it; the failure comes on the way back, once with discriminators listening"
+    home, f, draw = place[0], model(tmp_path), VocoderTraining.draw
+    def fail(slope): raise torch.OutOfMemoryError('no room')
+    def small(self, m, p):
+        y = draw(self, m, p)
+        if len(m) > 1 and y.requires_grad: y.register_hook(fail)
+        return y
+    monkeypatch.setattr(VocoderTraining, 'draw', small)
+    plans = []
+    with pytest.warns(UserWarning, match='4 crops a step: going on with 2'): bundle_vocoder(f, home/'sounds', plan=plans.append, steps=50, batch_size=4, device='cpu')
+    assert plans[0].steps == 50 and load_model(f).vocoder_state['training_metadata']['config']['batch'] == 1
+    task = VocoderTraining(Corpus(home/'sounds'), cfg=VocoderConfig(batch=2, frames=20, discriminators='small', adversarial_after=0))
+    with pytest.warns(UserWarning, match='2 crops'): assert math.isfinite(task.step()['discriminator'])
 
 # --- corpora
 

@@ -1,13 +1,22 @@
 "The command `distill`; its parts are imported when they are used."
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 from distill._imports import lazy
 
-_lazy = dict.fromkeys(['app', 'main'], 'distill.cli.commands')
-__all__ = list(_lazy)
+_lazy = {'app': 'distill.cli.commands'}
+__all__ = ['main', *_lazy]
 __getattr__, __dir__ = lazy(__name__, _lazy)
 
 if TYPE_CHECKING:
-    from .commands import app, main
+    from .commands import app
+
+
+def main():
+    "The console command; exit codes: 0 done, 1 the user's mistake, 2 a wrong command line, 130 interrupted, be it while Python still imports"
+    try:
+        from .commands import app
+        app()
+    except KeyboardInterrupt: sys.exit(130)

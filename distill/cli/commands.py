@@ -4,19 +4,18 @@
 
 # %% ../../nbs/16_cli.commands.ipynb #36cab4a3
 from __future__ import annotations
-import sys
 from typing import Annotated
 import typer
 from .. import __version__
 from .doctor import docs, doctor
-from .generate import generate, replay
+from .generate import generate, history, replay
 from .model import app as model
 from .shell import Commands
 from .train import demo, train
 from .vocoder import train_vocoder
 
 # %% auto #0
-__all__ = ['app', 'main']
+__all__ = ['app']
 
 # %% ../../nbs/16_cli.commands.ipynb #21553ba9
 _FIRST = """First steps:
@@ -36,6 +35,7 @@ app.command()(train)
 app.command()(train_vocoder)
 app.command()(generate)
 app.command()(replay)
+app.command()(history)
 app.add_typer(model, name='model')
 app.command()(doctor)
 app.command()(docs)
@@ -48,8 +48,3 @@ def _version(asked: bool):
 @app.callback()
 def _app(ctx: typer.Context, version: Annotated[bool, typer.Option('--version', callback=_version, is_eager=True, help='Print the version and stop.')] = False):
     if ctx.invoked_subcommand is None: typer.echo(f'distill {__version__}: train on your own sounds, steer what was learned, keep it in one safe file.\n\n{_FIRST}')
-
-def main():
-    "The console command; exit codes: 0 done, 1 the user's mistake, 2 a wrong command line, 130 interrupted"
-    try: app()
-    except KeyboardInterrupt: sys.exit(130)

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 from .. import __version__
 from .shell import AsJson, ModelsDir, note, option, print_json, print_table
-from ..core import UserError, atomic_write, cache_folder, models_folder
+from ..core import UserError, atomic_write, cache_folder, counted, models_folder
 
 # %% auto #0
 __all__ = ['self_test', 'doctor', 'docs_place', 'docs']
@@ -33,7 +33,7 @@ def _devices() -> list:
     from distill.core import choose_device
     names = [f'cuda ({torch.cuda.get_device_name(i)})' for i in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
     if torch.backends.mps.is_available(): names.append('mps')
-    names.append(f'cpu ({os.cpu_count()} cores, {torch.get_num_threads()} used)')
+    names.append(f'cpu ({counted(os.cpu_count() or 1, "core")}, {torch.get_num_threads()} used)')
     return sorted(names, key=lambda n: not n.startswith(choose_device('auto').type))
 
 def _writable(folder) -> str:
@@ -118,7 +118,7 @@ def doctor(
 def _show(f):
     "The facts for a person"
     rows = [[k, v] for k, v in f['versions'].items()] + [['device', d] for d in f['devices']] + [['writes', ', '.join(f['formats'])]]
-    rows += [['library', f"{f['library']['folder']} ({f['library']['models']} models)"], ['cache', f['cache']['folder']]]
+    rows += [['library', f"{f['library']['folder']} ({counted(f['library']['models'], 'model')})"], ['cache', f['cache']['folder']]]
     if t := f['self_test']: rows += [['training', f"{t['step_seconds']:.3f} s a step on {t['device']}: about {max(1, round(t['minutes']))} min for 1000 steps, which 5 to 200 short sounds call for"],
                                      ['a sound', f"{t['sound_seconds']:.2f} s for one second of it"]]
     print_table(['', ''], rows)

@@ -4,16 +4,17 @@
 
 # %% ../../nbs/14_cli.generate.ipynb #98cb9370
 from __future__ import annotations
-import itertools
+import itertools, re
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Optional
 import typer
-from .shell import AsJson, Model, ModelsDir, choices, note, option, print_json, said_of
+from .shell import AsJson, Model, ModelsDir, choices, note, option, print_json, print_table, said_of
 from ..core import UserError, models_folder
-from ..library.catalog import ModelLibrary, OldModelName, file_stem, refuse_old_name
+from ..library.catalog import ModelLibrary, OldModelName, file_stem, read_card, refuse_old_name
 
 # %% auto #0
-__all__ = ['find_model', 'generate', 'replay']
+__all__ = ['find_model', 'generate', 'replay', 'history']
 
 # %% ../../nbs/14_cli.generate.ipynb #e794a2d7
 def find_model(
@@ -25,6 +26,7 @@ def find_model(
     except OldModelName as e: raise typer.BadParameter(str(e)) from e
     return Path(ref) if Path(ref).is_file() else ModelLibrary(models_folder(models_dir)).get(ref).path
 
+# %% ../../nbs/14_cli.generate.ipynb #4af356b1
 def _sliders(given):
     "`NAME=VALUE` texts as a dict"
     out = {}
@@ -45,14 +47,27 @@ def _remember(history, sound):
     except UserError as e: note(f'Not in the history: {e}')
     if history.note: note(history.note)
 
+def _preset_names(ctx: typer.Context):
+    "A completion: the presets of the model on the line that need no quotes"
+    have, model = {}, ctx.params.get('model') or ''.join(ctx.args[:1])        # an option without its value leaves the arguments where they are
+    with suppress(UserError, typer.BadParameter): have = read_card(find_model(model, ctx.params.get('models_dir')))['metadata'].get('presets', {})
+    return [p for p in have if re.fullmatch(r'[\w@%+=,.-]+', p)]
+
+def _left_out(ctx):
+    "The parameters that the command line does not name"
+    return {k for k in ctx.params if ctx.get_parameter_source(k).name == 'DEFAULT'}
+
+# %% ../../nbs/14_cli.generate.ipynb #1772f2b1
 _MADE, _FORMATS = 'distill.generation.generate', ('wav', 'flac', 'ogg', 'mp3')
 
 def generate(
+    ctx: typer.Context,
     model: Model,
     seconds: Annotated[Optional[float], option(_MADE, 'seconds')] = None,
     seed: Annotated[int, option(_MADE, 'seed')] = 0,
     n: Annotated[int, option(_MADE, 'n', '-n', '--count')] = 1,
     sliders: Annotated[Optional[list[str]], option(_MADE, 'sliders', '--slider', metavar='NAME=VALUE', also='May be given several times.')] = None,
+    preset: Annotated[Optional[str], typer.Option(help='A preset of the model; what is said here goes before what it holds.', metavar='NAME', autocompletion=_preset_names)] = None,
     like: Annotated[Optional[Path], option(_MADE, 'like', end=':')] = None,
     variation: Annotated[float, option(_MADE, 'variation')] = .25,
     density: Annotated[Optional[float], option(_MADE, 'density')] = None,
@@ -78,21 +93,25 @@ def generate(
     Example:
       distill generate rain --seconds 3 -n 5 --slider brightness=6 --out takes
     """
-    path, sliders = find_model(model, models_dir), _sliders(sliders or [])
+    path = find_model(model, models_dir)
+    asked = dict(sliders=_sliders(sliders or []), seconds=seconds, vocoder=vocoder, variation=variation, density=density, width=width, azimuth=azimuth, rate=rate)
     if n < 1: raise UserError(f'-n {n} makes no sound: give a number above 0.')
     if format not in _FORMATS: raise UserError(f'There is no format {format!r} here: use wav, flac, ogg or mp3.')
     from distill.generation import check_bits, generate, save_sound
     from distill.models.persistence import load_model
     from distill.pictures import given
     from distill.space import meter
-    from distill.takes import History
+    from distill.takes import History, preset as settings_of
     from distill.vocoder import resolve_vocoder
     check_bits(out/f'x.{format}', bits)
     loaded, like = load_model(path, device), None if like is None else given(like)
-    note(resolve_vocoder(loaded, vocoder).why)
+    if preset is not None:
+        held, own = settings_of(loaded, preset), _left_out(ctx)
+        asked |= {k: v for k, v in held.items() if k in own} | dict(sliders=held.get('sliders', {}) | asked['sliders'])
+    note(resolve_vocoder(loaded, asked['vocoder']).why)
     made, past = [], History(models_dir)
     for s in range(seed, seed + n):
-        snd = generate(loaded, sliders, seconds, s, vocoder, like, variation, density, 1, width, azimuth, rate)
+        snd = generate(loaded, seed=s, like=like, **asked)
         file = save_sound(snd, _free(out, f'{file_stem(loaded.metadata.name)}-seed{s}', format), bits)
         if history: _remember(past, snd)
         m = meter(snd, snd.rate)
@@ -101,7 +120,7 @@ def generate(
         if not as_json: typer.echo(file)
     if as_json: print_json(made)
 
-# %% ../../nbs/14_cli.generate.ipynb #4af356b1
+# %% ../../nbs/14_cli.generate.ipynb #3c137d70
 _AGAIN = 'distill.generation.replay'
 
 def replay(
@@ -125,3 +144,27 @@ def replay(
     path = save_sound(snd, _free(out or file.parent, f'{file.stem}-again', file.suffix[1:]), file_bits(file))
     note('The same samples.' if off == 0 else f'The samples differ by up to {off:.2g} of full scale: it was made on another machine or by another version.')
     print_json(dict(path=str(path), differs=off)) if as_json else typer.echo(path)
+
+# %% ../../nbs/14_cli.generate.ipynb #d82c90fc
+def history(
+    text: Annotated[Optional[list[str]], typer.Argument(metavar='TEXT', help=said_of('distill.takes.df', 'text'))] = None,
+    models_dir: ModelsDir = None,
+    as_json: AsJson = False,
+):
+    """List the sounds made with your models, newest first.
+
+    Each is a FLAC file beside the models, until newer ones need its room; those that were kept in a panel stay.
+
+    JSON: {"takes", "size", "limit"}: a list of {"take", "created", "model", "model_id", "model_hash", "seed", "seconds", "sliders", "made", "kept", "size", "path"}, and the bytes of all takes, now and at most.
+
+    Example: distill history rain brightness
+    """
+    from distill.takes import TAKE_COLUMNS, History, take_cells
+    past, words = History(models_dir), ' '.join(text or ())
+    found = past.df(words)
+    if as_json:
+        takes = found.reset_index().astype(object)
+        print_json(dict(takes=takes.where(takes.notna(), None).to_dict('records'), size=past.size, limit=past.limit))
+    else: print_table(list(TAKE_COLUMNS), take_cells(found))
+    note(f'{len(found)} of {past.caption}, in {past.folder}')
+    if not len(found): note(f'No take has {words!r}: give fewer words, or none for all of them.' if past.size and words else 'No takes yet: `distill generate` puts each sound here.')

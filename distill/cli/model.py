@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, List, Optional
 import typer
 from .shell import REF, AsJson, Commands, ModelsDir, Progress, choices, model_names, note, option, print_json, print_table, said_of
-from ..core import UserError, models_folder
+from ..core import UserError, counted, models_folder
 from ..library.catalog import TABLE_COLUMNS, ModelLibrary, OldModelName, differences, duration_text, refuse_old_name, repair_index
 
 # %% auto #0
@@ -66,7 +66,7 @@ def list_(
     found = lib.search(text, tags or (), dict(any=True, none=False).get(vocoder, vocoder))
     if as_json: print_json([e.to_dict() for e in found])
     else: print_table(list(TABLE_COLUMNS), [list(e.cells()) for e in found])
-    note(f'{len(found)} of {len(lib)} models in {lib.folder}')
+    note(f'{len(found)} of {counted(len(lib), "model")} in {lib.folder}')
     for file, why in lib.unreadable.items(): note(f'Not a model: {file} ({why})')
 
 # %% ../../nbs/15_cli.model.ipynb #9d9fd7a3
@@ -141,7 +141,7 @@ def delete(
     purge: Annotated[bool, option(f'{_LIBRARY}.delete', 'purge', '--purge')] = False,
     models_dir: ModelsDir = None, as_json: AsJson = False,
 ):
-    """Move models to the library's trash; it asks first.
+    """Move models and the previews of their trainings to the library's trash; it asks first.
 
     JSON: a list of the models deleted, as in `distill model list --json`.
 
@@ -149,7 +149,7 @@ def delete(
     """
     lib = _library(models_dir)
     found = [lib.get(m) for m in models]
-    for e in found: note(f'{e.name} [{e.model_id[:8]}] in {e.path.name}')
+    for e in found: note(f'{e.name} [{e.model_id[:8]}] in {e.path.name}' + (f', with {counted(len(e.previews), "preview")}' if e.previews else ''))
     _agree(f'Delete {"for good" if purge else "(restore brings it back)"}?', force)
     for e in found: lib.delete(e, purge=purge)
     if as_json: print_json([e.to_dict() for e in found])

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Optional
 import typer
 from .shell import AsJson, ModelsDir, Progress, called, note, option, print_json, print_table
-from ..core import choose_device, write_error
+from ..core import choose_device, counted, write_error
 from ..library.catalog import duration_text
 
 # %% auto #0
@@ -38,8 +38,8 @@ def _train(corpus, name, models_dir, steps, minutes, seed, device, resume, prese
     from distill.pipeline import train_model
     from distill.train import preset as settings
     if steps is None and minutes is None: steps = round(default_steps(corpus)*settings(preset, corpus, device).length)
-    plan = [f'{steps} steps, about {duration_text(expected_seconds(steps, choose_device(device)))}'] if steps and steps > 0 else []
-    plan += [f'{minutes:g} minutes at most'] if minutes and minutes > 0 else []
+    plan = [f'{counted(steps, "step")}, about {duration_text(expected_seconds(steps, choose_device(device)))}'] if steps and steps > 0 else []
+    plan += [f'{minutes:g} min at most'] if minutes and minutes > 0 else []
     if first(): note('\n'.join([*corpus.report(0).splitlines()[:-1], f"Training: {', '.join(plan) or 'no steps'}."]))
     try:
         with Progress('Training') if first() else nullcontext() as bar:
@@ -48,6 +48,7 @@ def _train(corpus, name, models_dir, steps, minutes, seed, device, resume, prese
         if first(): note(f'Interrupted; nothing is lost. {again}')
         raise typer.Exit(130)
 
+# %% ../../nbs/13_cli.train.ipynb #01443fc7
 _TRAIN = 'distill.pipeline.train_model'
 
 def train(
@@ -80,12 +81,12 @@ def train(
     if as_json: print_json(asdict(made))
     else:
         held = f'held-out error {made.held_out:.2f} nats' if made.held_out is not None else 'nothing was held out of so few files'
-        note(f'{made.steps} steps in {_clock(made.seconds)}, {held}.')
+        note(f'{counted(made.steps, "step")} in {_clock(made.seconds)}, {held}.')
         note(f'Sliders: {", ".join(s.name for s in load_model(made.path).analysis.sliders)}')
         typer.echo(made.path)
         note(f"Hear it:  {called()} generate '{made.name}'" + (f" --models-dir '{models_dir}'" if models_dir else ''))
 
-# %% ../../nbs/13_cli.train.ipynb #9ce61f7c
+# %% ../../nbs/13_cli.train.ipynb #e7b31c5c
 def draw_takes(
     takes: list,  # of `Sound`
     path,         # a .png

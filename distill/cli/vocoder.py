@@ -12,7 +12,7 @@ from typing import Annotated, Optional
 import typer
 from .generate import find_model
 from .train import first
-from .shell import AsJson, Model, ModelsDir, Progress, note, option, print_json
+from .shell import AsJson, Model, ModelsDir, Progress, model_names, note, option, print_json, said_of
 from ..library.catalog import duration_text
 
 # %% auto #0
@@ -51,10 +51,12 @@ def train_vocoder(
     lr: Annotated[float, option(_TRAIN, 'lr')] = 5e-4,
     batch_size: Annotated[int, option(_TRAIN, 'batch_size')] = 8,
     discriminators: Annotated[Optional[str], option(_TRAIN, 'discriminators')] = None,
+    start: Annotated[Optional[str], typer.Option('--start', metavar='MODEL', help=said_of(_TRAIN, 'start', ';'), autocompletion=model_names())] = None,
     checkpoint_interval: Annotated[int, option(_TRAIN, 'checkpoint_interval')] = 1,
     resume: Annotated[bool, option(_TRAIN, 'resume', '--resume')] = False,
     force: Annotated[bool, option(_TRAIN, 'force', '--force', '-f')] = False,
     device: Annotated[str, option(_TRAIN, 'device')] = 'auto',
+    bf16: Annotated[bool, option(_TRAIN, 'bf16', '--bf16')] = False,
     seed: Annotated[int, option(_TRAIN, 'seed')] = 0,
     preview_interval: Annotated[int, option(_TRAIN, 'preview_interval')] = 0,
     models_dir: ModelsDir = None,
@@ -81,7 +83,7 @@ def train_vocoder(
         with Progress('Training') if first() else nullcontext() as bar, warnings.catch_warnings():
             warnings.showwarning = lambda message, *_, **__: note(message)
             made = bundle_vocoder(file, corpus, type, steps, minutes, epochs, lr, batch_size, discriminators, checkpoint_interval, resume, force, device, seed,
-                                  models_dir, note, _show(bar), preview_interval=preview_interval)
+                                  models_dir, note, _show(bar), preview_interval=preview_interval, start=start, bf16=bf16)
     except KeyboardInterrupt:
         if first(): note('Interrupted; nothing is lost. ' + ('The same command with --resume goes on.' if _own(file)[1] else 'Nothing was begun.'))
         raise typer.Exit(130)

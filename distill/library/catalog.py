@@ -14,16 +14,16 @@ try: import fcntl
 except ImportError: fcntl = None  # Windows
 from fastcore.basics import patch
 from .. import __version__
-from ..core import MissingFile, UserError, rename_new, sweep_leftovers, write_error
+from ..core import MissingFile, UserError, counted, rename_new, sweep_leftovers, write_error
 from ..findings import facts_of, html_of
 
 # %% auto #0
 __all__ = ['MODEL_FORMAT_MARKER', 'MODEL_FILE_EXTENSION', 'SAVED_MODEL_VERSION', 'MAX_RECORDS', 'MAX_CARD', 'TABLE_COLUMNS',
            'ModelFileError', 'OldModelFile', 'OldModelName', 'NewerModelFile', 'check_envelope', 'is_v1',
            'open_archive', 'read_card', 'card_in', 'ModelMetadata', 'VocoderInfo', 'vocoder_text', 'score_text',
-           'make_card', 'ModelEntry', 'file_stem', 'free_names', 'Repair', 'ModelLibrary', 'note_file', 'repair_index',
-           'UnknownModel', 'AmbiguousModel', 'refuse_old_name', 'differences', 'vocoder_badge', 'size_text',
-           'duration_text']
+           'make_card', 'ModelEntry', 'previews_folder', 'file_stem', 'free_names', 'Repair', 'ModelLibrary',
+           'note_file', 'repair_index', 'UnknownModel', 'AmbiguousModel', 'refuse_old_name', 'differences',
+           'vocoder_badge', 'size_text', 'duration_text']
 
 # %% ../../nbs/09_library.catalog.ipynb #1aefc8cf
 MODEL_FORMAT_MARKER = 'distillgan_model'  # `format` in every model file of ours
@@ -283,7 +283,7 @@ def vocoder_text(
     "A vocoder in words"
     if v is None: return '' if short else '(none)'
     loss = '' if v.final_loss is None else f', loss {v.final_loss:.4f}'
-    return f'{v.label} ({v.epochs}ep)' if short else f'{v.label} ({v.epochs} epochs{loss})'
+    return f'{v.label} ({v.epochs}ep)' if short else f'{v.label} ({counted(v.epochs, "epoch")}{loss})'
 
 def score_text(v: VocoderInfo | None) -> str:
     "How a vocoder did on sounds held out from its training, with Griffin-Lim beside it"
@@ -327,6 +327,11 @@ class ModelEntry(ModelMetadata):
         try: return cls.from_card(card, path, (s := os.stat(path)).st_size, s.st_mtime_ns)
         except UserError as e: raise ModelFileError(path, f'its card is wrong: {e}'.rstrip('.')) from e
 
+    @property
+    def previews(self) -> list:
+        "The sounds that its trainings wrote to be heard meanwhile; no other file is one"
+        return sorted(f for f in previews_folder(self.path).glob('*.wav') if re.fullmatch(r'(vocoder-)?(original|epoch-\d+)\.wav', f.name))
+
     def __fspath__(self): return str(self.path)
 
     def __repr__(self): return f'ModelEntry({self.name!r}, {self.model_id[:8]}, {self.path.name})'
@@ -336,6 +341,12 @@ class ModelEntry(ModelMetadata):
         return {**super().to_dict(), 'path': str(self.path), 'size': self.size, 'modified': self.modified.isoformat(timespec='milliseconds'),
                 'vocoder': self.vocoder and asdict(self.vocoder), 'version': self.version,
                 'library_version': self.library_version, 'sizes': self.sizes}
+
+def previews_folder(
+    path,      # a model file
+) -> Path:     # in the folder `previews` beside it, under its name
+    "Where the trainings of a model write what can be heard meanwhile"
+    return Path(path).parent/'previews'/Path(path).stem
 
 # %% ../../nbs/09_library.catalog.ipynb #6b9d6bc4
 def file_stem(
@@ -458,7 +469,8 @@ class ModelLibrary:
         return self._with_index(functools.partial(self._sync, everything=True))
 
 # %% ../../nbs/09_library.catalog.ipynb #d98f4055
-_DAMAGED = sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR
+_DAMAGED = sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR, sqlite3.SQLITE_TOOBIG
+_TROUBLE = sqlite3.Error, UnicodeDecodeError
 
 @patch
 def _with_index(self: ModelLibrary, do):
@@ -470,9 +482,10 @@ def _with_index(self: ModelLibrary, do):
         try:
             self._index.prepare()
             return do()
-        except sqlite3.Error as e:
+        except _TROUBLE as e:
             code = getattr(e, 'sqlite_errorcode', 0) & 0xff
-            if code in _DAMAGED and attempt == 0 and self._discard(): continue
+            damaged = code in _DAMAGED or 'decode' in str(e)  # text that is none has no code
+            if damaged and attempt == 0 and self._discard(): continue
             self.note = f'The index {self.folder/"library.db"} cannot be used ({e}): working from the files alone.'
             self._index.memory = memory()
     assert False, 'an index in memory fails'
@@ -484,8 +497,11 @@ def _discard(self: ModelLibrary):
         with _alone(self.folder):
             try:
                 self._index.prepare()
-                with self._index.open() as db: db.execute(f"SELECT {', '.join(_COLUMNS)} FROM models").fetchall()
-            except sqlite3.Error:
+                with self._index.open() as db:
+                    db.execute(f"SELECT {', '.join(_COLUMNS)} FROM models").fetchall()
+                    sound = db.execute('PRAGMA integrity_check').fetchone() == ('ok',)
+            except _TROUBLE: sound = False
+            if not sound:
                 for f in ('library.db-journal', 'library.db'): (self.folder/f).unlink(missing_ok=True)
         return True
     except OSError: return False
@@ -554,7 +570,7 @@ def _query(self: ModelLibrary, sql, *args):
     if self._seen is None or _stamp(self.folder) != self._seen: self.refresh()
     try:
         with self._index.open() as db: return db.execute(sql, args).fetchall()
-    except sqlite3.Error: self.repair_index()
+    except _TROUBLE: self.repair_index()
     with self._index.open() as db: return db.execute(sql, args).fetchall()
 
 @patch
@@ -677,7 +693,7 @@ def delete(self: ModelLibrary,
     if e.path.parent.resolve() != self.folder.resolve(): raise UserError(f'{e.path} is not in the library {self.folder}: delete the file itself.')
     try:
         if not purge: _to_trash(e)
-        elif _is(e, e.path): e.path.unlink()
+        elif _is(e, e.path): e.path.unlink(); _drop_previews(e)
         else: raise _gone(e)
     except FileNotFoundError: raise _gone(e) from None
     except UserError: raise
@@ -700,9 +716,24 @@ def _to_trash(e):
     try: same = _is(e, moved)
     except MissingFile: return  # somebody restored it in the same instant
     if not same: _put(moved, e.path.parent, e.path.stem); raise _gone(e)
+    _move_previews(e.path, moved)
 
 def _trash_name(trash, stem): return trash/f'{stem[:60]}~{uuid.uuid4().hex[:12]}{MODEL_FILE_EXTENSION}'
 
+def _move_previews(path, to):
+    "The previews of a model file that is now called `to`"
+    with contextlib.suppress(OSError):
+        if not (there := previews_folder(path)).is_dir(): return
+        previews_folder(to).parent.mkdir(exist_ok=True)
+        os.rename(there, previews_folder(to))
+
+def _drop_previews(e):
+    "Remove the previews of a model, and their folder unless somebody keeps more in it"
+    with contextlib.suppress(OSError):
+        for f in e.previews: f.unlink()
+        previews_folder(e.path).rmdir()
+
+# %% ../../nbs/09_library.catalog.ipynb #a3cc7764
 def _put(src, folder, stem) -> Path:
     "Rename a file into a library, under a name that is free"
     for path in free_names(folder, stem):
@@ -722,7 +753,9 @@ def restore(self: ModelLibrary,
     mine = _trash_name(e.path.parent, stem)
     try:
         os.rename(e.path, mine)  # of two who restore it one comes first
-        return replace(e, path=_put(mine, self.folder, stem))
+        back = replace(e, path=_put(mine, self.folder, stem))
+        _move_previews(e.path, back.path)
+        return back
     except FileNotFoundError: raise _gone(e, 'trash') from None
     except UserError: raise
     except OSError as err: raise write_error(self.folder, err) from err
@@ -737,7 +770,7 @@ def purge(self: ModelLibrary,
     for e in gone: trash.delete(e, purge=True)
     return len(gone)
 
-# %% ../../nbs/09_library.catalog.ipynb #49852b94
+# %% ../../nbs/09_library.catalog.ipynb #33bc062a
 def differences(
     a: ModelEntry,
     b: ModelEntry,
@@ -756,7 +789,7 @@ def compare(self: ModelLibrary,
     a, b = self.get(a), self.get(b)
     return pd.DataFrame(differences(a, b).values(), index=list(differences(a, b)), columns=[a.name, b.name], dtype=object)
 
-# %% ../../nbs/09_library.catalog.ipynb #c1c41c1f
+# %% ../../nbs/09_library.catalog.ipynb #94cdf3e2
 _BADGE = '<span style="background:{};color:{};border-radius:9px;padding:1px 9px;font-size:85%">{}</span>'
 _COLOURS = dict(hifigan_v2=('#d1fae5', '#065f46'), fourier=('#dbeafe', '#1e3a8a'))
 
@@ -770,9 +803,10 @@ def size_text(
     n: int,  # bytes
 ) -> str:
     "A size for people"
-    for unit in 'bytes', 'kB', 'MB', 'GB':
-        if n < 1000 or unit == 'GB': return f'{n:.0f} {unit}' if unit == 'bytes' else f'{n:.1f} {unit}'
+    if n < 1000: return counted(n, 'byte')
+    for unit in 'kB', 'MB', 'GB':
         n /= 1000
+        if n < 1000 or unit == 'GB': return f'{n:.1f} {unit}'
     assert False
 
 def duration_text(
@@ -786,8 +820,8 @@ def facts(self: ModelEntry) -> dict:
     "What details show, in words: {label: text}, without what is not known"
     num = lambda v, unit='': '' if v is None else f'{v:.3f}{unit}'
     known = {'ID': self.model_id, 'Created': self.created[:16].replace('T', ' ') + ' UTC', 'Description': self.description, 'Tags': ', '.join(self.tags),
-             'Corpus': f"{self.corpus} ({self.n_files} files, {duration_text(self.seconds)})" if self.n_files else self.corpus,
-             'Trained': ', '.join(t for v, t in ((self.epochs, f'{self.epochs} epochs'), (self.steps, f'{self.steps} steps'),
+             'Corpus': f"{self.corpus} ({counted(self.n_files, 'file')}, {duration_text(self.seconds)})" if self.n_files else self.corpus,
+             'Trained': ', '.join(t for v, t in ((self.epochs, counted(self.epochs, 'epoch')), (self.steps, counted(self.steps, 'step')),
                                   (self.train_seconds, f'{duration_text(self.train_seconds)} of CPU'), (self.epochs, f'seed {self.seed}')) if v),
              'Held-out error': num(self.held_out, ' nats'), 'Reconstruction': num(self.final_recon), 'KL': num(self.final_kl, ' nats'),
              'Vocoder': vocoder_text(self.vocoder), 'Vocoder trained': self.vocoder.training_date if self.vocoder else '', 'Vocoder held out': score_text(self.vocoder),
@@ -810,7 +844,7 @@ def card(self: ModelLibrary,
     "A model's card"
     return self.get(ref)
 
-# %% ../../nbs/09_library.catalog.ipynb #94cdf3e2
+# %% ../../nbs/09_library.catalog.ipynb #96ae6651
 TABLE_COLUMNS = 'Name', 'ID', 'Created', 'Corpus', 'Epochs', 'Held-out', 'Vocoder', 'Size'
 
 @patch
@@ -820,7 +854,7 @@ def cells(self: ModelEntry) -> tuple:
             vocoder_text(self.vocoder, short=True), size_text(self.size))
 
 @patch
-def __repr__(self: ModelLibrary): return f'ModelLibrary({self.folder.name}): {len(self)} models'
+def __repr__(self: ModelLibrary): return f'ModelLibrary({self.folder.name}): {counted(len(self), "model")}'
 
 @patch
 def _repr_html_(self: ModelLibrary):

@@ -17,7 +17,7 @@ from fastcore.basics import patch
 from torch import nn
 from torch.nn import functional as F
 from ..core import UserError, make_generator
-from ..mel import Mel, MelConfig
+from ..mel import Mel, MelConfig, inverse_stft
 
 # %% ../../nbs/04_models.fourier.ipynb #c0426ae1
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class FourierConfig:
     width: int = 192    # channels of the net
     blocks: int = 4     # ConvNeXt blocks; 0: no net, nothing to train
     widen: int = 3      # how many times wider each block is inside
-    low: int = 64       # steps of Griffin and Lim's among the lowest eighth of the bins, before the net
+    low: int = 96       # steps of Griffin and Lim's among the lowest eighth of the bins, before the net
     steps: int = 4      # of Griffin and Lim's among all of them, after the net
     mean: tuple = ()    # mean of each mel row over the corpus; () is all 0
     std: tuple = ()     # spread of each mel row over the corpus; () is all 1
@@ -134,8 +134,7 @@ def settled(
     n, hop, window = mel.cfg.n_fft//8, mel.cfg.hop//8, mel.window[::8]
     if not steps or n < 16 or mel.cfg.hop % 8: return phase
     def back_and_forth(s):
-        x = torch.istft(s, n, hop, window=window, length=s.shape[-1]*hop)
-        return torch.stft(x, n, hop, window=window, center=True, pad_mode='constant', return_complex=True)[..., :-1]
+        return torch.stft(inverse_stft(s, window, hop), n, hop, window=window, center=True, pad_mode='constant', return_complex=True)[..., :-1]
     k = n//2 + 1
     low = agreed(back_and_forth, magnitude[:, :k], phase[:, :k], steps)
     return torch.cat([low[:, :k - n//32], phase[:, k - n//32:]], 1)

@@ -101,6 +101,7 @@ def _reading(path, what):
     except ModelFileError: raise
     except Exception as e: raise ModelFileError(path, f'{what}: {(str(e).splitlines() or [type(e).__name__])[0][:200]}'.rstrip('.')) from e
 
+# %% ../../nbs/10_models.persistence.ipynb #b8329442
 def check_contents(
     d,         # what a model file holds
     path,      # the file, for the message
@@ -129,6 +130,7 @@ def _possible(c):
     if c.n_fft*c.n_mels**2 > 2**28: raise UserError(f'{c.n_mels} mel rows of {c.n_fft} samples are too many')
     return c
 
+# %% ../../nbs/10_models.persistence.ipynb #9bdca115
 @functools.lru_cache(100)
 def _shapes(cfg):
     "Weights as a configuration calls for them, without numbers"
@@ -143,7 +145,7 @@ def _check_weights(have, want, path):
         if not isinstance(have[k], torch.Tensor) or have[k].shape != t.shape or have[k].dtype != dtype: raise ModelFileError(path, f'wrong shape or type of weight {k}')
 
 def _check_vocoder(state, path) -> VocoderInfo:
-    "Raise unless a vocoder's state has its parts; its net is built by who plays it"
+    "Raise unless a vocoder's state has its parts"
     need = dict(type=str, state_dict=dict, config=dict, training_metadata=dict)
     for k, kind in need.items():
         if not isinstance(state, dict) or not isinstance(state.get(k), kind): raise ModelFileError(path, f'vocoder_state has no {k}')
@@ -152,7 +154,7 @@ def _check_vocoder(state, path) -> VocoderInfo:
     if not weights or not all(isinstance(k, str) and isinstance(t, torch.Tensor) for k, t in weights.items()): raise ModelFileError(path, 'vocoder_state has no weights')
     with _reading(path, 'vocoder_state'): return VocoderInfo.from_state(state)
 
-# %% ../../nbs/10_models.persistence.ipynb #b8329442
+# %% ../../nbs/10_models.persistence.ipynb #3dc43746
 def _to_bytes(contents, card):
     "The bytes of a model file"
     buf = io.BytesIO()
@@ -183,6 +185,7 @@ def _are_halves(weights):
     weights = [t for t in weights.values() if isinstance(t, torch.Tensor) and t.dtype == torch.float32]
     return all(torch.equal(t, t.half().float()) for t in weights) and any(t.any() for t in weights)
 
+# %% ../../nbs/10_models.persistence.ipynb #e2b1ea4b
 def save_model(
     model: ConvVAE,
     spectrogram_config,               # `MelConfig` or its dict
@@ -215,7 +218,7 @@ def save_model(
         return p
     assert False, 'there is always one more free name'
 
-# %% ../../nbs/10_models.persistence.ipynb #8c8459cd
+# %% ../../nbs/10_models.persistence.ipynb #673df6e4
 _OPS = set('''PROTO EMPTY_DICT EMPTY_LIST EMPTY_TUPLE MARK BINPUT LONG_BINPUT BINGET LONG_BINGET BINUNICODE BININT BININT1 BININT2 LONG1 BINFLOAT
               NONE NEWTRUE NEWFALSE APPEND APPENDS SETITEM SETITEMS TUPLE TUPLE1 TUPLE2 TUPLE3 GLOBAL BINPERSID REDUCE STOP'''.split())
 _GLOBALS = {'collections OrderedDict', 'torch._utils _rebuild_tensor_v2', *(f'torch {s}Storage' for s in _STEMS)}
@@ -252,7 +255,7 @@ def _bytes_of(data, record):
     at += 30 + int.from_bytes(data[at + 26:at + 28], 'little') + int.from_bytes(data[at + 28:at + 30], 'little')
     return memoryview(data)[at:at + record.file_size]
 
-# %% ../../nbs/10_models.persistence.ipynb #c490c7dc
+# %% ../../nbs/10_models.persistence.ipynb #8db0a2f5
 @dataclass
 class LoadedModel:
     "A model from a file, ready to play"
@@ -293,7 +296,7 @@ def load_model(
     return LoadedModel(model.to(device), mel.to(device), parts.analysis, parts.metadata, device,
                        d.get('vocoder_state'), d['training_config'], d['training_history'], path)
 
-# %% ../../nbs/10_models.persistence.ipynb #8db0a2f5
+# %% ../../nbs/10_models.persistence.ipynb #93ce6d4b
 def resave(
     m: LoadedModel,  # as it is to be saved
     path=None,       # a file to replace, whole; None: a new one beside the model's own
@@ -314,7 +317,7 @@ def put_extra(
     resave(m, path, extra=extra)
     if isinstance(model, LoadedModel): model.metadata = replace(model.metadata, extra=extra)
 
-# %% ../../nbs/10_models.persistence.ipynb #96418e8a
+# %% ../../nbs/10_models.persistence.ipynb #b0542026
 def verify_model(
     path,     # a model file
 ) -> str:     # '' when all is well, else why not
@@ -323,7 +326,7 @@ def verify_model(
     except ModelFileError as e: return e.why if type(e) is ModelFileError else str(e)
     return ''
 
-# %% ../../nbs/10_models.persistence.ipynb #92eb84b8
+# %% ../../nbs/10_models.persistence.ipynb #36e6ab04
 def delete_model(
     model_id: str,  # whole
     models_dir,     # the library's folder
@@ -333,7 +336,7 @@ def delete_model(
     try: return model_id in lib and bool(lib.delete(model_id))
     except UnknownModel: return False
 
-# %% ../../nbs/10_models.persistence.ipynb #b0542026
+# %% ../../nbs/10_models.persistence.ipynb #6039269c
 def save_model_from_checkpoint(
     checkpoint,              # a `.pt` file of a VAE's training
     metadata: ModelMetadata, # what it leaves at 0 or empty is taken from the checkpoint

@@ -19,7 +19,7 @@ __all__ = ['places', 'latent_places', 'group_of', 'Map', 'Drop', 'receive', 'Cor
 
 # %% ../../nbs/12_ui.corpus.ipynb #f78d2307
 from ..audio import SAMPLE_RATE, Corpus, Sound
-from ..core import UserError, atomic_write
+from ..core import UserError, atomic_write, counted
 from ..mel import Mel, MelConfig
 from ..models.persistence import LoadedModel, load_model
 from ..pictures import latent_of
@@ -59,7 +59,7 @@ def group_of(name: str) -> str:
     p = PurePosixPath(name)
     return p.parts[0] if len(p.parts) > 1 else p.stem.rstrip('0123456789_- .') or p.stem
 
-# %% ../../nbs/12_ui.corpus.ipynb #c02c776a
+# %% ../../nbs/12_ui.corpus.ipynb #1fbe8932
 _MAP_JS = r'''
 const NS = 'http://www.w3.org/2000/svg', W = 640, H = 300, L = 52, B = 34;
 const colours = ['#1976d2', '#ef6c00', '#00897b', '#c2185b', '#7b1fa2', '#689f38', '#6d4c41', '#0097a7', '#fbc02d', '#546e7a'];
@@ -97,6 +97,8 @@ function render({model, el}) {
 }
 export default { render };
 '''
+
+# %% ../../nbs/12_ui.corpus.ipynb #f341129e
 _MAP_CSS = '''
 .distill-map { width: 100%; max-width: 760px; }
 .distill-map svg { width: 100%; height: auto; }
@@ -150,9 +152,9 @@ class Map(anywidget.AnyWidget):
         if self.df.group.nunique() <= 10: ax.legend(fontsize=7, frameon=False, labelcolor='#8a8a8a')
         return picture(grey(ax).figure, 'map of the sounds')
 
-    def __repr__(self): return f'Map({len(self.points)} sounds)'
+    def __repr__(self): return f'Map({counted(len(self.points), "sound")})'
 
-# %% ../../nbs/12_ui.corpus.ipynb #5cbc106f
+# %% ../../nbs/12_ui.corpus.ipynb #39c946ce
 _DROP_JS = r'''
 async function send(model, files) {
   files = files.filter(([name]) => !name.split('/').some(p => p.startsWith('.')));   // what a system hides in folders
@@ -190,6 +192,8 @@ function render({model, el}) {
 }
 export default { render };
 '''
+
+# %% ../../nbs/12_ui.corpus.ipynb #2a4782e9
 _DROP_CSS = '''
 .distill-drop { border: 2px dashed var(--jp-border-color1, #bbb); border-radius: 8px; padding: 10px 14px; color: var(--jp-ui-font-color2, #888); font-size: 13px; max-width: 640px; }
 .distill-drop.over { border-color: var(--jp-brand-color1, #1976d2); background: var(--jp-layout-color2, rgba(127,127,127,.14)); }
@@ -227,7 +231,7 @@ class Drop(anywidget.AnyWidget):
         self.panel.say(f'Received {name}')
         if not last: return
         came, refused, self._came, self._refused = self._came, self._refused, 0, []
-        if came or not refused: self.done(str(self.into)); self.panel.say(f'Received {came} files into {self.into}')
+        if came or not refused: self.done(str(self.into)); self.panel.say(f'Received {counted(came, "file")} into {self.into}')
         if refused: raise refused[0]
 
     def still(self): return ''
@@ -246,7 +250,7 @@ def receive(
     except FileExistsError: return False
     return True
 
-# %% ../../nbs/12_ui.corpus.ipynb #6bac0812
+# %% ../../nbs/12_ui.corpus.ipynb #989d00a0
 class CorpusPanel(Panel):
     "Look at and listen to a folder of sounds"
     def __init__(self,
@@ -270,7 +274,7 @@ class CorpusPanel(Panel):
 
     def __repr__(self): return f'CorpusPanel({self.corpus!r})'
 
-# %% ../../nbs/12_ui.corpus.ipynb #39c946ce
+# %% ../../nbs/12_ui.corpus.ipynb #c79395c4
 @patch
 def choose(self: CorpusPanel,
     folder: str,   # of sounds
@@ -306,6 +310,15 @@ def _show(self: CorpusPanel):
     self.refused.value = _not_used(c)
     self.shape.value = _shape(c)
 
+@patch
+def hear(self: CorpusPanel):
+    "Put the sound that was clicked into the player"
+    if self.corpus is None or self.map.selected < 0: return
+    i = self.map.selected
+    self.player.put(Sound(self.corpus[i].numpy()), self.corpus.names[i])
+    show(self.player)
+
+# %% ../../nbs/12_ui.corpus.ipynb #107bd16c
 def _not_used(corpus, most=12):
     "The files that are not used, and why"
     left = [f for f in corpus.files if f.status in ('refused', 'ignored')]
@@ -323,11 +336,3 @@ def _shape(corpus):
         ax.set_xlabel(label); ax.set_ylabel('files'); ax.yaxis.get_major_locator().set_params(integer=True)
         grey(ax)
     return picture(fig, 'lengths and levels of the sounds')
-
-@patch
-def hear(self: CorpusPanel):
-    "Put the sound that was clicked into the player"
-    if self.corpus is None or self.map.selected < 0: return
-    i = self.map.selected
-    self.player.put(Sound(self.corpus[i].numpy()), self.corpus.names[i])
-    show(self.player)

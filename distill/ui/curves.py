@@ -50,6 +50,7 @@ def kept_epoch(history) -> int | None:
     best = [h['epoch'] for h in history if h['best'] and h['held_out'] is not None]
     return best[-1] if best else None
 
+# %% ../../nbs/12_ui.curves.ipynb #e77df18e
 def loss_curves(
     source,            # a `LoadedModel`, a `.distillgan` or `.pt` file, or records
     size=(8., 2.4),    # inches, of a training
@@ -70,6 +71,7 @@ def loss_curves(
     fig.axes[0].set_title(title)
     return fig
 
+# %% ../../nbs/12_ui.curves.ipynb #64504acf
 _FIELDS = {'epoch', 'parts', 'held_out', 'best'}
 
 def _held(history): return zip(*[(h['epoch'], h['held_out']) for h in history if h['held_out'] is not None])

@@ -12,7 +12,7 @@ from fastcore.basics import patch
 __all__ = ['COLUMNS', 'badge', 'row_of', 'LibraryPanel']
 
 # %% ../../nbs/13_ui.library.ipynb #92c0e61a
-from ..core import UserError, models_folder
+from ..core import UserError, counted, models_folder
 from ..generation import generate
 from ..library.catalog import ModelEntry, ModelLibrary, duration_text, size_text, vocoder_text
 from ..models.persistence import LoadedModel, load_model
@@ -30,7 +30,7 @@ def badge(v) -> str: # a `VocoderInfo` or None -> HTML
     if v is None: return ''
     ground, ink = ('#d1fae5', '#065f46') if v.type == 'hifigan_v2' else ('#dbeafe', '#1e3a8a')
     loss = '' if v.final_loss is None else f' · loss {v.final_loss:.4f}'
-    return f'<span style="background:{ground};color:{ink};border-radius:9px;padding:1px 9px;font-size:85%">{html.escape(v.label)}</span> <span class="distill-dim">{v.epochs} epochs{loss}</span>'
+    return f'<span style="background:{ground};color:{ink};border-radius:9px;padding:1px 9px;font-size:85%">{html.escape(v.label)}</span> <span class="distill-dim">{counted(v.epochs, "epoch")}{loss}</span>'
 
 def row_of(e: ModelEntry) -> dict: # for `Rows`
     "A model as a row, and as a card"
@@ -38,7 +38,7 @@ def row_of(e: ModelEntry) -> dict: # for `Rows`
     sound = duration_text(e.seconds)
     cells = [e.name, e.corpus, str(e.n_files), sound, str(e.epochs), num(e.held_out), vocoder_text(e.vocoder, short=True), e.created[:10], size_text(e.size)]
     losses = ' · '.join(f'{k} {num(v)}' for k, v in (('held-out', e.held_out), ('recon', e.final_recon), ('KL', e.final_kl)) if v is not None)
-    lines = [f'{e.corpus} · {e.n_files} files · {sound}', f'{e.epochs} epochs' + (f' · {losses}' if losses else ''), ', '.join(e.tags), f'{size_text(e.size)} · {e.created[:10]}']
+    lines = [f'{e.corpus} · {counted(e.n_files, "file")} · {sound}', counted(e.epochs, 'epoch') + (f' · {losses}' if losses else ''), ', '.join(e.tags), f'{size_text(e.size)} · {e.created[:10]}']
     card = f'<b>{html.escape(e.name)}</b> {badge(e.vocoder)}' + ''.join(f'<div class="distill-dim">{html.escape(t)}</div>' for t in lines if t)
     return dict(id=e.model_id, cells=[html.escape(c) for c in cells], card=card)
 
@@ -92,7 +92,7 @@ class LibraryPanel(Panel):
         self.tag = self.button('Set tags', lambda: self._edit('Tags set', tags=tuple(t.strip() for t in self.tags.value.split(',') if t.strip())))
         return self.name, self.rename, self.tags, self.tag
 
-    def __repr__(self): return f'LibraryPanel({self.library.folder.name}, {len(self.found)} of {len(self._entries)} models)'
+    def __repr__(self): return f'LibraryPanel({self.library.folder.name}, {len(self.found)} of {counted(len(self._entries), "model")})'
 
 # %% ../../nbs/13_ui.library.ipynb #7774c195
 @patch
@@ -102,7 +102,7 @@ def refresh(self: LibraryPanel):
     self._entries = {e.model_id: e for e in self.library}
     self._texts_of = {e.model_id: '\n'.join([e.name, e.description, *e.tags, e.corpus, e.model_id]).casefold() for e in self._entries.values()}
     self.search()
-    if self.library.unreadable: self.say(f'{len(self.library.unreadable)} files are no models: ' + '; '.join(f'{f} ({why})' for f, why in list(self.library.unreadable.items())[:3]), error=True)
+    if n := len(self.library.unreadable): self.say(f'{counted(n, "file")} {"is no model" if n == 1 else "are no models"}: ' + '; '.join(f'{f} ({why})' for f, why in list(self.library.unreadable.items())[:3]), error=True)
 
 @patch
 def search(self: LibraryPanel):
@@ -220,12 +220,13 @@ def compare(self: LibraryPanel):
 @patch
 def remove(self: LibraryPanel):
     "Move the chosen model to the trash"
-    e = self.library.delete(self._the_chosen())
+    e, heard = self._the_chosen(), len(self._the_chosen().previews)
+    self.library.delete(e)
     self._deleted.append(e.model_id)
     if self._marked == e.model_id: self.compare()
     self.rows.selected = ''
     show(self.undo)
-    self.refresh(); self.say(f'{e.name} is in the trash')
+    self.refresh(); self.say(f'{e.name} is in the trash' + (f', with {counted(heard, "preview")}' if heard else ''))
 
 @patch
 def undelete(self: LibraryPanel):

@@ -12,19 +12,20 @@ import torch
 from fastcore.basics import patch
 
 # %% auto #0
-__all__ = ['MOST', 'edit_model', 'copy_model', 'strength_text', 'SliderRow', 'Take', 'ModelPanel', 'Measuring']
+__all__ = ['MOST', 'MOST_FOUND', 'edit_model', 'copy_model', 'strength_text', 'SliderRow', 'Take', 'ModelPanel', 'Measuring']
 
 # %% ../../nbs/12_ui.model.ipynb #7abcae0a
 from ..core import UserError
-from ..findings import html_of, range_text
+from ..findings import html_of
 from ..generation import generate, save_sound
 from ..library.catalog import duration_text
 from ..models.persistence import LoadedModel, load_model, resave
 from ..pictures import DENSEST, LONGEST, given
 from ..reports import report
-from ..takes import History, delete_preset, presets, save_preset
+from ..takes import TAKE_COLUMNS, History, delete_preset, presets, save_preset, take_cells
 from .parts import Panel, Player, close_all, file_name, mel_picture, row, show
 from .work import Work
+from ..units import range_text
 
 # %% ../../nbs/12_ui.model.ipynb #5e19ebf5
 def edit_model(
@@ -45,9 +46,10 @@ def copy_model(
 def strength_text(
     s,        # a slider of the analysis
 ) -> str:
-    "How much a slider does: its measured effect where there is one, else its share of the corpus's variety and, of a plain direction, its ends"
-    if s.rho is None: return f'{100*s.share:.0f} % of variety' + (f' · {range_text(None, s.values[0], s.values[-1])}' if s.descriptor is None else '')
-    return f'effect ρ {s.rho:.2f}' + ('' if s.covered is None else f', {100*s.covered:.0f} % of range')
+    "Where its ends lie, and how much it does: its measured effect where there is one, else its share of the corpus's variety"
+    said = f'{100*s.share:.0f} % of variety' if s.rho is None else f'ρ {s.rho:.2f}' + ('' if s.covered is None else f', {100*s.covered:.0f} % of range')
+    low, high = (s.values[0], s.values[-1]) if s.descriptor is None else (s.low, s.high)
+    return said if low is None else f'{range_text(s.descriptor, low, high)} · {said}'
 
 class SliderRow(W.HBox):
     "A slider with its strength, whether it is set or free, and a lock"
@@ -57,7 +59,7 @@ class SliderRow(W.HBox):
                                       style=dict(description_width='110px'), layout=dict(width='auto', flex='1 1 260px', min_width='220px'))
         self.set = W.ToggleButton(False, description='free', tooltip='Set: as the slider says. Free: drawn by the seed.', layout=dict(width='52px'))
         self.lock = W.ToggleButton(False, icon='unlock', tooltip='Lock: Centre, Randomise and Free leave it as it is', layout=dict(width='36px'))
-        self.range = W.HTML(f'<span class="distill-dim" style="white-space:nowrap;font-size:12px">{html.escape(strength_text(slider))}</span>', layout=dict(width='290px'))
+        self.range = W.HTML(f'<span class="distill-dim" style="white-space:nowrap;font-size:12px">{html.escape(strength_text(slider))}</span>', layout=dict(width='310px'))
         self.position.observe(self._moved, 'value')
         self.set.observe(self._shown, 'value'); self.lock.observe(self._shown, 'value')
         super().__init__([self.position, self.set, self.lock, self.range])
@@ -96,13 +98,14 @@ class Take(W.VBox):
     def _caption(self):
         "What made it, and its level"
         i = self.sound.info
-        more = [f'{k} {i[k]:g}' for k in ('density', 'width') if k in i] + ([f'like {Path(i["like"]["file"]).name}, variation {i["variation"]:g}'] if 'like' in i else [])
+        more = [f'{k} {i[k]:g}' for k in ('density', 'width', 'azimuth') if k in i] + ([f'like {Path(i["like"]["file"]).name}, variation {i["variation"]:g}'] if 'like' in i else [])
         level = 20*np.log10(max(float(np.abs(self.sound.samples).max()), 1e-6))
         return ' · '.join([', '.join([*(f'{k} {v:g}' for k, v in i['sliders'].items()), *more]) or 'all sliders free', i['vocoder'], f'peak {level:.0f} dBFS'])
 
 # %% ../../nbs/12_ui.model.ipynb #327f0e14
 _FORMATS = ['wav', 'flac', 'ogg', 'mp3']
-MOST = 8    # takes at once
+MOST = 8          # takes at once
+MOST_FOUND = 20   # shown of those that are found in the history
 
 class ModelPanel(Panel):
     "Play a model"
@@ -120,6 +123,7 @@ class ModelPanel(Panel):
         self.count = number(W.BoundedIntText, 1, 'how many', 75, min=1, max=MOST)
         self.density = number(W.BoundedFloatText, 0., 'sounds a second', 125, min=0, max=DENSEST, step=.5, tooltip='Sounds a second, laid over one another; 0: one after the other, as long as they are')
         self.width = W.FloatSlider(0, min=0, max=1, step=.05, description='width', tooltip='0 is mono, 1 two sides that share nothing', layout=dict(width='230px'), style=dict(description_width='40px'))
+        self.azimuth = W.FloatSlider(0, min=-180, max=180, step=1, description='azimuth', readout_format='.0f', tooltip='Degrees around the head, for headphones: 90 right, -90 left, 180 behind; 0 leaves the sound where it is', layout=dict(width='250px'), style=dict(description_width='55px'))
         self.vocoder = W.Dropdown(options=['auto', 'own', 'base', 'griffin-lim'], description='vocoder', layout=dict(width='180px'), style=dict(description_width='55px'))
         self.like = self.watch(W.Text('', description='like', placeholder='a sound to vary: a file', continuous_update=False, layout=dict(width='300px'), style=dict(description_width='55px')), self._look_like, 'like')
         self.variation = W.FloatSlider(.25, min=0, max=1, step=.05, description='variation', tooltip='0 is the sound through the model, 1 a draw as free as any', layout=dict(width='250px'), style=dict(description_width='60px'))
@@ -128,10 +132,10 @@ class ModelPanel(Panel):
         m = self.loaded.metadata
         self.title.value = f'<h4>{html.escape(m.name)}</h4><span class="distill-dim">{html.escape(self.loaded.path.name)} · {m.steps} steps on {m.n_files} sounds</span>'
         super().__init__(self.title, row(*self._slider_buttons(), *self._slot_buttons()), *self.sliders.values(), self._presets(),
-                         row(self.seconds, self.density, self.width, self.vocoder), row(self.like, self.variation),
-                         row(self.seed, self.count, *self._make_buttons()), self._exports(folder), self._report(), None, self.takes_box, self.kept_box)
+                         row(self.seconds, self.density, self.width, self.azimuth, self.vocoder), row(self.like, self.variation),
+                         row(self.seed, self.count, *self._make_buttons()), self._exports(folder), self._report(), self._past(), None, self.takes_box, self.kept_box)
         show(self.variation, False)
-        self._show_presets(); self._find_measuring()
+        self._show_presets(); self._show_past(); self._find_measuring()
 
     def _slider_buttons(self):
         self.centre = self.button('Centre', lambda: self._put_all(lambda: 0.), 'Every slider that is not locked to 0')
@@ -170,10 +174,15 @@ class ModelPanel(Panel):
         self.measuring, self.how_far, self.report = None, W.HTML(), W.HTML()
         return W.Accordion([W.VBox([row(self.sounds, self.measure, self.stop_measuring), self.how_far, self.report])], titles=('Report',), selected_index=None)
 
+    def _past(self):
+        self.find = self.watch(W.Text('', description='history', placeholder='find: a model, a slider, a given sound', continuous_update=False, layout=dict(width='320px'), style=dict(description_width='55px')), self._show_past, 'find')
+        self.room, self.found = W.HTML(), W.HTML()
+        return W.VBox([row(self.find, self.room), self.found])
+
     def __repr__(self): return f'ModelPanel({self.loaded.metadata.name!r}, {len(self.takes)} takes, {len(self.kept)} kept)'
 
 # %% ../../nbs/12_ui.model.ipynb #347d1855
-_EXTRA = dict(density=0., width=0., vocoder='auto', like='')   # settings that are named only where they are not these
+_EXTRA = dict(density=0., width=0., azimuth=0., vocoder='auto', like='')   # settings that are named only where they are not these
 
 @patch
 def values(self: ModelPanel) -> dict:
@@ -188,7 +197,7 @@ def put(self: ModelPanel,
 ):
     "Set the controls"
     for n, r in self.sliders.items(): r.put(settings.get('sliders', {}).get(n))
-    for k, usual in _EXTRA.items(): getattr(self, k).value = settings.get(k, usual)
+    for k, usual in _EXTRA.items(): getattr(self, k).value = settings.get(k) or usual
     for k in ('seconds', 'seed', 'variation'): getattr(self, k).value = settings.get(k, getattr(self, k).value)
 
 @patch
@@ -227,6 +236,7 @@ def generate(self: ModelPanel):
     for t in fresh:
         t.file = self.history.add(t.sound)
         if self.history.note: self.say(self.history.note)
+    self._show_past()
 
 @patch
 def keep(self: ModelPanel, take: Take):
@@ -255,6 +265,17 @@ def vary(self: ModelPanel, take: Take):
     "Make the next takes like this one"
     if take.file is None: raise UserError('This take is in no history, so it cannot be varied: export it, and give the file.')
     self.like.value = str(self.history.path(take.file))
+
+@patch
+def _show_past(self: ModelPanel):
+    "How full the history is, and the newest takes in it that have the words"
+    self.room.value = f'<span class="distill-dim">{self.history.caption}</span>'
+    self.found.value, words = '', self.find.value.strip()
+    if not words: return
+    found = self.history.df(words)
+    rows = ''.join(f'<tr>{"".join(f"<td>{html.escape(c)}</td>" for c in cells)}</tr>' for cells in [TAKE_COLUMNS, *take_cells(found[:MOST_FOUND])])
+    more = f'and {len(found) - MOST_FOUND} more; a further word finds fewer' if len(found) > MOST_FOUND else f'in {self.history.folder}'
+    self.found.value = f'<table>{rows}</table><p class="distill-dim">{html.escape(more)}</p>' if len(found) else f'No take has {html.escape(words)!r}: give fewer words.'
 
 @patch
 def _show_takes(self: ModelPanel):

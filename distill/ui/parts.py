@@ -14,8 +14,8 @@ import traitlets as T
 from matplotlib.figure import Figure
 
 # %% auto #0
-__all__ = ['CSS', 'GREY', 'PART', 'STILL', 'new_figure', 'grey', 'picture', 'mel_picture', 'is_shown', 'show', 'close_all',
-           'still', 'Panel', 'row', 'Player', 'file_name', 'Rows']
+__all__ = ['CSS', 'GREY', 'PART', 'STILL', 'new_figure', 'grey', 'picture', 'mel_picture', 'is_shown', 'show', 'close_all', 'row',
+           'still', 'Panel', 'file_name', 'Player', 'Rows']
 
 # %% ../../nbs/11_ui.parts.ipynb #a0208846
 from ..audio import Sound
@@ -91,6 +91,12 @@ def close_all(w):
     for child in getattr(w, 'children', ()): close_all(child)
     w.close()
 
+def row(*ws): # widgets -> a box
+    "Widgets side by side, on the next line where there is no room"
+    b = W.HBox(ws)
+    b.add_class('distill-wrap')
+    return b
+
 def still(
     w,       # a widget
 ) -> str:    # HTML
@@ -103,6 +109,7 @@ def still(
     value = getattr(w, 'label', None) or getattr(w, 'value', None)
     return f'<div>{html.escape(w.description)}: <b>{html.escape(str(value))}</b></div>' if getattr(w, 'description', '') and value not in (None, '', ()) else ''
 
+# %% ../../nbs/11_ui.parts.ipynb #80b928a9
 class Panel(W.VBox):
     "A column of widgets that says what went wrong and can be shown without a kernel"
     def __init__(self,
@@ -157,19 +164,13 @@ class Panel(W.VBox):
         d = super()._repr_mimebundle_(**kw)
         return dict(d[0] if isinstance(d, tuple) else d) | {'text/plain': repr(self), 'text/html': self._repr_html_()}
 
-def row(*ws): # widgets -> a box
-    "Widgets side by side, on the next line where there is no room"
-    b = W.HBox(ws)
-    b.add_class('distill-wrap')
-    return b
-
-# %% ../../nbs/11_ui.parts.ipynb #0d22fc63
-_PLAYER_JS = r'''
+# %% ../../nbs/11_ui.parts.ipynb #dd8441e5
+_PLAY_JS = r'''
 const all = globalThis.distillPlayers ??= {contexts: {}, stop: null};   // shared by every player of a page
 const sleep = s => new Promise(r => setTimeout(r, 1000*s));
 function add(to, tag, props) { const e = Object.assign(document.createElement(tag), props); to.append(e); return e; }
 
-function transport(model, moved) {        // plays the parts one after the other, each to the sample after the last
+function transport(model, moved) {
   const total = model.get('seconds'), P = model.get('part'), count = Math.ceil(total/P - 1e-9), rate = model.get('rate');
   const ctx = () => all.contexts[rate] ??= new AudioContext({sampleRate: rate});
   const parts = new Map(), waiting = new Map();
@@ -206,7 +207,10 @@ function transport(model, moved) {        // plays the parts one after the other
   }
   return {play, stop, time, total, count, part, playing: () => on};
 }
+'''
 
+# %% ../../nbs/11_ui.parts.ipynb #55d4458a
+_WAVE_JS = r'''
 function waveform(canvas, model, tr) {
   const raw = model.get('peaks'), peaks = new Int8Array(raw.buffer, raw.byteOffset, raw.byteLength), n = peaks.length/2;
   return () => {
@@ -230,7 +234,10 @@ async function download(model, bytes = [], k = 0) {   // the saved file, piece b
   const a = Object.assign(document.createElement('a'), {href: URL.createObjectURL(new Blob(bytes, {type: 'audio/wav'})), download: m.file});
   a.click(); setTimeout(() => URL.revokeObjectURL(a.href), 10000);
 }
+'''
 
+# %% ../../nbs/11_ui.parts.ipynb #8bad5205
+_PLAYER_JS = _PLAY_JS + _WAVE_JS + r'''
 function render({model, el}) {
   const root = add(el, 'div', {className: 'distill-player'}), name = add(root, 'div', {className: 'name'});
   const go = add(root, 'button', {className: 'play', type: 'button'});
@@ -280,7 +287,7 @@ _PLAYER_CSS = '''
 .distill-player .clock { font-variant-numeric: tabular-nums; font-size: 11px; min-width: 76px; color: var(--jp-ui-font-color2, #888); }
 '''
 
-# %% ../../nbs/11_ui.parts.ipynb #d2330934
+# %% ../../nbs/11_ui.parts.ipynb #d64723a8
 PART = 10.        # seconds of sound that travel at once
 STILL = 10.       # seconds of a sound in a page without a kernel
 _PIECE = 1 << 20  # bytes of a download that travel at once
@@ -294,6 +301,11 @@ def _peaks(
     both = np.stack([np.minimum.reduceat(x, edges), np.maximum.reduceat(x, edges)], 1)
     return np.clip(np.rint(both*127), -127, 127).astype(np.int8).tobytes()
 
+def file_name(s: str) -> str:
+    "A title as the beginning of a file name"
+    return '_'.join(''.join(c if c.isalnum() or c in '-.' else ' ' for c in s).split())[:80] or 'sound'
+
+# %% ../../nbs/11_ui.parts.ipynb #f3b3ca8c
 class Player(anywidget.AnyWidget):
     "A waveform that plays a `Sound`"
     _esm, _css = _PLAYER_JS, _PLAYER_CSS
@@ -358,11 +370,7 @@ class Player(anywidget.AnyWidget):
         d = super()._repr_mimebundle_(**kw)
         return dict(d[0] if isinstance(d, tuple) else d) | {'text/html': self.still()}
 
-def file_name(s: str) -> str:
-    "A title as the beginning of a file name"
-    return '_'.join(''.join(c if c.isalnum() or c in '-.' else ' ' for c in s).split())[:80] or 'sound'
-
-# %% ../../nbs/11_ui.parts.ipynb #d64723a8
+# %% ../../nbs/11_ui.parts.ipynb #53029f09
 _ROWS_JS = r'''
 function render({model, el}) {
   const root = document.createElement('div'); root.className = 'distill-rows'; el.append(root);
@@ -404,6 +412,7 @@ function render({model, el}) {
 export default { render };
 '''
 
+# %% ../../nbs/11_ui.parts.ipynb #07f3be71
 _ROWS_CSS = '''
 .distill-rows { max-width: 100%; overflow-x: auto; }
 .distill-rows table { border-collapse: collapse; width: 100%; font-size: 12px; }

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from IPython.display import HTML
 from ..audio import SAMPLE_RATE, Sound, read_audio, resample
-from ..core import UserError
+from ..core import UserError, counted
 from ..mel import Mel
 from .parts import mel_picture
 
@@ -33,7 +33,7 @@ def gallery(
     width: float = 2.5,        # of a picture, inches
 ) -> HTML:
     "Sounds side by side, each a picture with a player below it"
-    if titles and len(titles) != len(sounds): raise UserError(f'{len(titles)} titles do not go with {len(sounds)} sounds: give one for each, or none.')
+    if titles and len(titles) != len(sounds): raise UserError(f'There are {counted(len(sounds), "sound")} and {counted(len(titles), "title")}: give one for each, or none.')
     mel, out = Mel(), []
     for i, x in enumerate(sounds):
         s = _as_sound(x)

@@ -14,7 +14,7 @@ __all__ = ['Training', 'unfinished_model', 'example', 'TrainPanel', 'status_text
 
 # %% ../../nbs/13_ui.train.ipynb #c94276f1
 from ..audio import Corpus, Sound, default_steps, expected_seconds
-from ..core import UserError, choose_device, models_folder
+from ..core import UserError, choose_device, counted, models_folder
 from ..generation import reconstruct
 from ..library.catalog import ModelMetadata, duration_text
 from ..mel import Mel, MelConfig
@@ -117,7 +117,7 @@ def _show_cost(self: TrainPanel):
     if self.corpus is None: return
     steps = self.steps.value or default_steps(self.corpus)
     lines = str(self.corpus.report(seconds=0)).splitlines()[:-1]
-    cost = f'Training: {steps} steps, about {duration_text(expected_seconds(steps))} on this machine as busy as it is now, and a model file of some 15 MB.'
+    cost = f'Training: {counted(steps, "step")}, about {duration_text(expected_seconds(steps))} on this machine as busy as it is now, and a model file of some 15 MB.'
     self.cost.value = f'<pre class="distill-dim distill-cost" style="white-space:pre-wrap;margin:4px 0">{html.escape(chr(10).join([*lines[:8], cost]))}</pre>'
 
 @patch

@@ -15,7 +15,7 @@ __all__ = ['TYPES', 'VocoderTraining', 'Estimate', 'unfinished', 'VocoderPanel',
 
 # %% ../../nbs/13_ui.vocoder.ipynb #68140d01
 from ..audio import Corpus, Sound
-from ..core import UserError, models_folder
+from ..core import UserError, counted, models_folder
 from ..library.catalog import ModelLibrary, duration_text
 from ..models.persistence import LoadedModel, load_model
 from ..pipeline import bundle_vocoder
@@ -207,7 +207,7 @@ def _sure(self: VocoderPanel, ask: bool):
         if self.said.endswith(_QUESTION): self.say('')
         return
     own, waits = self.loaded.vocoder_state, unfinished(self.loaded)
-    what = f"The unfinished training of {self.loaded.metadata.name} ({len(waits['training_history'])} epochs) would be lost" if waits else f"{self.loaded.metadata.name} has a {_NAMES.get(own['type'])} vocoder, which plays on until the new one is finished"
+    what = f"The unfinished training of {self.loaded.metadata.name} ({counted(len(waits['training_history']), 'epoch')}) would be lost" if waits else f"{self.loaded.metadata.name} has a {_NAMES.get(own['type'])} vocoder, which plays on until the new one is finished"
     self.say(f'{what}. {_QUESTION}')
 
 _QUESTION = 'Replace it?'

@@ -12,7 +12,7 @@ from typing import Any
 __all__ = ['Enough', 'Work', 'stop_all']
 
 # %% ../../nbs/11_ui.work.ipynb #730653f0
-from ..core import UserError
+from ..core import UserError, counted
 
 # %% ../../nbs/11_ui.work.ipynb #e4814b52
 class Enough(Exception):
@@ -79,7 +79,7 @@ class Work:
         self.thread.join(seconds)
         return self.state
 
-    def __repr__(self): return f'{type(self).__name__}({self.name!r}, {self.state}, {len(self.records)} epochs)'
+    def __repr__(self): return f'{type(self).__name__}({self.name!r}, {self.state}, {counted(len(self.records), "epoch")})'
 
 # %% ../../nbs/11_ui.work.ipynb #829b9360
 @atexit.register
