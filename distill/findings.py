@@ -27,7 +27,7 @@ _FORM: dict = dict(
     sound={k: dict(_BOTH, mr_stft=float, visqol=float) for k in WAYS},
     floor=('unseen', 'halves', ''),                                                  # what stands beside the draws
     mmd=dict(drawn=(float, float, float), through=(float, float, float), floor=(float, float, float)),  # value, and an interval of 90 %
-    coverage=dict(drawn=float, few=float, floor=float), density=dict(drawn=float, floor=float),
+    coverage=dict(drawn=float, few=float, through=float, floor=float), density=dict(drawn=float, through=float, floor=float),
     nearest=dict(drawn=[float, 200], floor=[float, 200], copy=float),
     memory=dict(nearer=float, copies=float, expected=float),                         # shares: of pairs, of draws, of real sounds that were not learned
     worst=[dict(name=str, learned=int, error=float), 6],
@@ -102,6 +102,8 @@ def memory_text(
     verdict = 'gives its sounds back' if more >= .5 or nearer >= .9 else 'leans on its sounds' if more >= .2 or nearer >= .75 else 'no sign of learning by heart'
     return f'{verdict}: {_share(copies)} of the draws are as near to a learned sound as copies are ({_share(expected)} of the sounds that were not learned); a draw is nearer than {other} in {_share(nearer)} of comparisons'
 
+def _sent(v, form): return '' if v is None else f', sent through the model {form(v)}'
+
 _FLOORS = {'unseen': 'unseen sounds', 'halves': 'sounds of half of the corpus', '': 'nothing beside'}
 
 @patch
@@ -118,8 +120,8 @@ def facts(self: Report) -> dict: # label -> text
         lines[name[0].upper() + name[1:] + (f" ({f['vocoder']})" if k == 'vocoder' else '')] = f"{_off(s)}, MR-STFT {_n(s['mr_stft'])}, ViSQOL {_n(s['visqol'])}"
     if f['mmd']['drawn'][0] is not None:
         lines |= {'Unlike the corpus (MMD²)': f"draws {_span(f['mmd']['drawn'])}, real sounds through the model {_span(f['mmd']['through'])}, {beside} {_span(f['mmd']['floor'])}",
-                  'Coverage': f"{_share(f['coverage']['drawn'])} by all draws, {_share(f['coverage']['few'])} by as few draws as there are {beside}; {beside} {_share(f['coverage']['floor'])}",
-                  'Density': f"{_n(f['density']['drawn'])}; {beside} {_n(f['density']['floor'])}"}
+                  'Coverage': f"{_share(f['coverage']['drawn'])} by all draws, {_share(f['coverage']['few'])} by as few draws as there are {beside}; {beside} {_share(f['coverage']['floor'])}{_sent(f['coverage']['through'], _share)}",
+                  'Density': f"{_n(f['density']['drawn'])}; {beside} {_n(f['density']['floor'])}{_sent(f['density']['through'], _n)}"}
     named = [s for s in f['sliders'] if s['rho'] is not None]
     lines |= {'Memory': memory_text(f), 'Sliders': ', '.join(f"{s['name']} ({_reach(s, 'start', 'end', ', ')}ρ {_n(s['rho'])}, leakage {_n(s['leakage'])})" for s in named) or ('none is named' if f['sliders'] else ''),
               'Not measured': ' '.join(f['why'])}
@@ -189,7 +191,7 @@ def _like(f, facts):
     if f['mmd']['drawn'][0] is None: return ''
     beside = dict(unseen='unseen sounds', halves='half of corpus').get(f['floor'], '')
     rows = {k: ([v[0]], v[1:]) for k, v in (('draws', f['mmd']['drawn']), ('through the model', f['mmd']['through']), (beside, f['mmd']['floor'])) if None not in v}
-    said = 'How unlike the sounds of the folder the draws are, by twelve descriptors (MMD², with an interval of 90 %): real sounds of the same kind lie where the last row is. The row before it is the same sounds, through model and vocoder: what they lose on the way, draws lose too.'
+    said = 'How unlike the sounds of the folder the draws are, by twelve descriptors (MMD², with an interval of 90 %): real sounds of the same kind lie where the last row is. The row before it is such sounds, through model and vocoder: what they lose on the way, draws lose too.'
     cover = f"Coverage: {facts['Coverage']}. Density: {facts['Density']}. Coverage says how many of the sounds have a draw in their neighbourhood (variety), density how deep inside such neighbourhoods the draws lie (likeness; about 1 for real sounds)."
     near = {k: (v, None) for k, v in (('draws', f['nearest']['drawn']), (beside, f['nearest']['floor'])) if v and None not in v}
     told = memory_text(f)

@@ -186,10 +186,10 @@ def compared(
     mel,                 # a `Mel` on the CPU
     seed: int = 0,
     memory: bool = True, # whether the first were really learned, so that it means something to be near to them
-    through=(),          # the first, as the model gives them back
+    through=(),          # the unseen sounds, or else the learned ones, as the model gives them back
 ) -> dict:               # parts of a report
     "Likeness, variety and memory of some draws"
-    out: dict = dict(floor='', mmd=dict.fromkeys(('drawn', 'through', 'floor'), [None]*3), coverage=dict.fromkeys(('drawn', 'few', 'floor')), density=dict.fromkeys(('drawn', 'floor')),
+    out: dict = dict(floor='', mmd=dict.fromkeys(('drawn', 'through', 'floor'), [None]*3), coverage=dict.fromkeys(('drawn', 'few', 'through', 'floor')), density=dict.fromkeys(('drawn', 'through', 'floor')),
                nearest=dict(drawn=[], floor=[], copy=None), memory=dict.fromkeys(('nearer', 'copies', 'expected')), near=[], why=[])
     if len(learned) < FEWEST or len(drawn) < FEWEST:
         return out | dict(why=[f'Likeness and memory: {counted(len(learned), "sound")} and {counted(len(drawn), "draw")} are too few, {FEWEST} of each are the fewest.'])
@@ -204,7 +204,8 @@ def compared(
     width = kernel_width(real)
     out['mmd'] = dict(drawn=mmd(real, made, width, seed), through=mmd(real, back, width, seed) if len(back) > 1 else [None]*3, floor=mmd(a, b, width, seed) if out['floor'] else [None]*3)
     (cover, dense), floor = coverage_density(real, made), coverage_density(a, b) if out['floor'] else (None, None)
-    out |= dict(coverage=dict(drawn=cover, few=_few(a, made, len(b), g) if out['floor'] else None, floor=floor[0]), density=dict(drawn=dense, floor=floor[1]))
+    back_cover, back_dense = coverage_density(real, back) if len(back) > 1 else (None, None)
+    out |= dict(coverage=dict(drawn=cover, few=_few(a, made, len(b), g) if out['floor'] else None, through=back_cover, floor=floor[0]), density=dict(drawn=dense, through=back_dense, floor=floor[1]))
     near = Nearness(learned, mel)
     out['near'] = [near(x) for x in drawn]
     if not memory: return out
@@ -326,7 +327,7 @@ def report(
     drawing, worst, top = _drawings(loaded, learned, unseen, pace)
     sound, listened, why = _sounding(loaded, sounded, v, seed, top, pace)
     new = _draws(loaded, reference, draws, v, seed, pace)
-    back = _back(loaded, reference[:draws], v, seed, pace)
+    back = _back(loaded, (others if len(others) >= FEWEST else reference)[:draws], v, seed, pace)
     if not new: why.append('Draws: this model has no latent analysis, so nothing can be drawn from it.')
     mel = loaded.spectrogram if loaded.device.type == 'cpu' else type(loaded.spectrogram)(loaded.spectrogram.cfg)
     found = compared(reference, others, new, mel, seed, bool(learned), back)

@@ -247,7 +247,7 @@ def model(self: VAETraining) -> ConvVAE:
 @patch
 def identity(self: VAETraining) -> dict:
     "What must agree for a checkpoint to be this training's"
-    return dict(spectrogram_config=asdict(self.mel.cfg), model_config=asdict(self.net.cfg), training_config=asdict(self.cfg), corpus=self.corpus)
+    return dict(corpus=self.corpus, spectrogram_config=asdict(self.mel.cfg), model_config=asdict(self.net.cfg), training_config=asdict(self.cfg))
 
 @patch
 def state(self: VAETraining) -> dict:
@@ -263,7 +263,7 @@ def load(self: VAETraining, s: dict):
     self.kept = {k: v.to(self.device) for k, v in s['model_state_dict'].items()}
     self.done = s['done']
 
-# %% ../nbs/06_train.ipynb #964fbe23
+# %% ../nbs/06_train.ipynb #a0eb0333
 CHECKPOINT_MARKER, CHECKPOINT_VERSION = 'distill_checkpoint', 1
 
 def save_checkpoint(path, task, progress: dict):
@@ -299,7 +299,7 @@ def _same_training(path, d, task):
             was, now = (str(x)[:40] for x in (d[part].get(k), v))
             raise UserError(f'The checkpoint {path} was made with {k} = {was}, not {now}: give that, or delete the checkpoint and train from the start.')
 
-# %% ../nbs/06_train.ipynb #a0eb0333
+# %% ../nbs/06_train.ipynb #73d9416a
 def fit(
     task,                          # a `VAETraining`, or another `Task` with its `step`, `score`, `keep`, `state`, `load`, `identity`
     steps: int | None = None,      # optimiser steps in all, those before a resume counted in
@@ -327,7 +327,7 @@ def fit(
         yield rec
         if (patience := getattr(task, 'patience', 0)) and rec.overfit and rec.epoch - rec.overfit >= patience: return
 
-# %% ../nbs/06_train.ipynb #d12fcf6f
+# %% ../nbs/06_train.ipynb #6269dd89
 def _train_epoch(task, at, checkpoint):
     "Steps up to the end of the epoch; on Ctrl-C a checkpoint, then KeyboardInterrupt"
     wall, cpu = time.perf_counter(), time.process_time()

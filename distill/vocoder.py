@@ -35,7 +35,7 @@ class GriffinLim:
 
 @dataclass
 class Base:
-    "The Fourier vocoder's closed form; deterministic, nothing to train"
+    "The Fourier vocoder's closed form; deterministic. No trained weights are shipped: those tried were not better by both measures everywhere (nbs/benchmarks_base.ipynb)"
     mel: Mel
     why: str = ''
     steps: int = 5   # of Griffin and Lim's among all bins

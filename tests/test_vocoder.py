@@ -352,7 +352,8 @@ def test_a_strangers_vocoder(tmp_path, record_property):
         try:
             m = load_model(save_raw(tmp_path, d, s))
             for which in ('auto', 'own'):
-                v = resolve_vocoder(m, which)
+                try: v = resolve_vocoder(m, which)
+                except UserError: assert which == 'own'; raise             # auto always makes a sound
                 y = v(mel)
                 assert y.shape == (1, 8*512) and y.isfinite().all(), s['config']
                 assert len(v.why) < 400

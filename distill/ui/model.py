@@ -269,7 +269,7 @@ def vary(self: ModelPanel, take: Take):
 @patch
 def _show_past(self: ModelPanel):
     "How full the history is, and the newest takes in it that have the words"
-    self.room.value = f'<span class="distill-dim">{self.history.caption}</span>'
+    self.room.value = f'<span class="distill-dim">In the history: {self.history.caption}</span>'
     self.found.value, words = '', self.find.value.strip()
     if not words: return
     found = self.history.df(words)
