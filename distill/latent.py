@@ -106,6 +106,14 @@ class LatentAnalysis:
         return cls(**{k: v for k, v in d.items() if k not in ('version', 'sliders')},
                    sliders=tuple(Slider(**s | dict(values=tuple(map(float, s['values'])))) for s in d['sliders']))
 
+    @property
+    def counts(self) -> list:
+        "Windows of each file; its last is followed by none or, in a sound that was cut off, is neither walked to nor from in order"
+        after, ends = self.after.tolist(), [0]
+        for i, j in enumerate(after):
+            if j < 0 or j != i + 1 and after[i - 1] != i: ends.append(i + 1)
+        return [b - a for a, b in zip(ends, ends[1:])]
+
     def windows(self,
         states,     # (n,k)
     ):              # (n,z,steps)
@@ -274,7 +282,7 @@ def _order(states, counts, going):
         long = c >= 5                                   # in a sound of over 3 s, half of the beginnings may lie anywhere in it
         start += [.5 if long else 1.] + [.5/(c - 1 - on) if long and i < c - on else 0. for i in range(1, c)]
         after += [n + i + 1 for i in range(c - 1)] + [-1]
-        if long and on: last.append(n + c - 2)
+        if long and on: last += [n + c - 2, n + c - 1]
         n += c
     after = torch.tensor(after)
     cut = torch.tensor(last, dtype=torch.long)

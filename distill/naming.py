@@ -189,8 +189,7 @@ def name_sliders(
 ) -> LatentAnalysis:         # the same number of sliders: named ones first, then 'other 1' …
     "Give an analysis sliders that do what they are called after"
     most, total = len(a.sliders), a.spread[0].item()**2/max(a.sliders[0].share, 1e-12)
-    counts = torch.tensor([0] + [i + 1 for i, j in enumerate(a.after.tolist()) if j < 0]).diff()
-    weight = torch.cat([torch.full((c,), 1/c) for c in counts.tolist()])/len(counts)
+    weight = torch.cat([torch.full((c,), 1/c) for c in a.counts])/len(a.counts)
     search = _Search(_Instrument(model, mel, a), weight, make_generator(seed))
     _learn(search)
     s, ends, facts = _measured(search, *_choose(search, beginnings(a, 32, search.g), most, least), beginnings(a, 16, search.g), least)
