@@ -498,7 +498,7 @@ def df(self: Corpus) -> pd.DataFrame:
     return pd.DataFrame([{k: getattr(f, k) for k in keys} for f in self.files], columns=keys).astype(types)
 
 # %% ../nbs/01_audio.ipynb #087a2579
-STEP_GFLOP = 9.94  # what one step of training computes, forward and backward
+STEP_GFLOP = 10.73 # what one step of training computes, forward and backward
 
 def default_steps(
     corpus: Corpus,

@@ -8,7 +8,7 @@ import hashlib, json, math
 from dataclasses import asdict, dataclass
 
 # %% auto #0
-__all__ = ['MelConfig', 'inverse_stft', 'Mel', 'plot_mel', 'griffin_lim']
+__all__ = ['MelConfig', 'inverse_stft', 'times', 'Mel', 'plot_mel', 'griffin_lim']
 
 # %% ../nbs/02_mel.ipynb #422e933a
 import torch
@@ -23,7 +23,7 @@ class MelConfig:
     sample_rate: int = 48_000  # Hz
     n_fft: int = 2048          # samples a window; a power of two
     hop: int = 512             # samples between frames
-    n_mels: int = 128          # mel rows
+    n_mels: int = 168          # mel rows
     f_min: float = 0.          # Hz, lower edge of the lowest row
     f_max: float = 24_000.     # Hz, upper edge of the highest row
     floor: float = 1e-4        # magnitudes below this count as silence: 108 dB under a full-scale sine
@@ -72,10 +72,20 @@ def inverse_stft(
 
 # %% ../nbs/02_mel.ipynb #6e91ecb0
 def _pseudo_inverse(bank): # (m,k) -> (k,m)
-    "Moore and Penrose's inverse of a bank whose rows are independent; general where they are not"
+    "Moore and Penrose's inverse of a bank whose rows are independent; where they are not, of what they can tell apart"
     gram = bank @ bank.T
     x, trouble = torch.linalg.solve_ex(gram, bank)
-    return x.T if not trouble and x.isfinite().all() and torch.linalg.matrix_norm(gram @ x - bank) < 1e-6*torch.linalg.matrix_norm(bank) else torch.linalg.pinv(bank)
+    size = torch.linalg.matrix_norm
+    plain = not trouble and x.isfinite().all() and size(gram @ x - bank) < 1e-6*size(bank) and size(x)*size(bank) < 4*len(bank)
+    return x.T if plain else torch.linalg.pinv(bank, rtol=.05)
+
+def times(
+    matrix, # (r,c) sparse
+    x,      # (b,c,f)
+):          # (b,r,f)
+    "A sparse matrix times every picture of a batch; differentiable in these"
+    b, c, f = x.shape
+    return (matrix @ x.transpose(0, 1).reshape(c, b*f)).view(len(matrix), b, f).transpose(0, 1)
 
 class Mel(nn.Module):
     "Sound to log mel magnitudes, and the closed-form way back to magnitudes"
@@ -87,6 +97,8 @@ class Mel(nn.Module):
         bank = melscale_fbanks(cfg.n_fft//2 + 1, cfg.f_min, cfg.f_max, cfg.n_mels, cfg.sample_rate, norm='slaney', mel_scale='slaney').T
         self.register_buffer('window', torch.hann_window(cfg.n_fft), persistent=False)
         self.register_buffer('bank', bank.contiguous(), persistent=False)                                     # (m,k)
+        self.register_buffer('rows', bank.to_sparse().coalesce(), persistent=False)                          # the same, and its transpose, without their zeros
+        self.register_buffer('bins', bank.T.to_sparse().coalesce(), persistent=False)
         self.register_buffer('inverse', _pseudo_inverse(bank.double()).float(), persistent=False)            # (k,m)
 
     def stft(self, x): # (b,t) -> (b,k,f) complex
@@ -112,7 +124,7 @@ class Mel(nn.Module):
         "The value of a silent cell"
         return math.log(self.cfg.floor)
 
-# %% ../nbs/02_mel.ipynb #55fdff9b
+# %% ../nbs/02_mel.ipynb #2dafdb16
 def plot_mel(
     mel,                          # (m,f) log mel
     cfg: MelConfig = MelConfig(),
@@ -134,7 +146,7 @@ def plot_mel(
     ax.set_xlabel('seconds'); ax.set_title(title, fontsize=9)
     return ax
 
-# %% ../nbs/02_mel.ipynb #feb841c8
+# %% ../nbs/02_mel.ipynb #48bd85b6
 def _agree(mel, magnitude, n_iter, momentum, generator, known=None): # (b,k,f) -> (b,k,f) complex
     "Frames with these magnitudes whose phases agree; the first ones may be known"
     u = torch.rand(magnitude.shape, generator=generator)                 # on the CPU, so that every device starts alike

@@ -163,7 +163,7 @@ def _file(model, models_dir):
 def _voiced(file):
     "The model in a file, which has to have a vocoder of its own"
     m = load_model(file)
-    if m.vocoder_state is None: raise UserError(f'{m.metadata.name!r} has no vocoder to start from: train one for it first, or train from nothing.')
+    if m.vocoder_state is None: raise UserError(f'{m.metadata.name!r} has no vocoder to start from: train one for it first, or leave it out.')
     return m
 
 def _refuse(path, name, own, unfinished, resume, force, **budget):

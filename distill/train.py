@@ -4,8 +4,8 @@
 
 # %% ../nbs/06_train.ipynb #4ea7b11a
 from __future__ import annotations
-import io, math, os, time
-from dataclasses import asdict, dataclass, field
+import io, math, os, time, warnings
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from pickle import UnpicklingError
 
@@ -91,11 +91,14 @@ def preset(
 
 # %% ../nbs/06_train.ipynb #4559e8c3
 class Task:
-    "What a training has to know of its device, and of the processes that share it"
+    "A net in training: its device, the processes that share it, and its steps; a kind of training brings `net`, `average`, `opt`, `random`, `batch` and `losses`"
+    aim, steepest = 'loss', 1.                # which of the losses the net descends, and the norm its slopes are cut to
+
     def __init__(self,
         device: str,  # 'cpu', 'cuda', 'cuda:1' …, 'auto'
-        batch: int,   # crops a step, of all processes together
+        cfg,          # how it is trained: `batch` crops a step, of all processes together, `lr`, `lr_warmup`, `ema`
     ):
+        self.cfg, self.done, batch = cfg, 0, cfg.batch                                              # done: steps
         self.together = _together(device)
         self.device = self.together.device if self.together else choose_device(device)
         n = self.together.num_processes if self.together else 1
@@ -126,13 +129,56 @@ class Task:
         mean = self.mean(torch.cat([g.flatten() for g in grads]))
         for g, new in zip(grads, mean.split([g.numel() for g in grads])): g.copy_(new.view_as(g))
 
+def _no_room(e) -> bool:
+    "Whether an error says that memory does not suffice"
+    return isinstance(e, (MemoryError, torch.OutOfMemoryError)) or any(words in str(e) for words in ("can't allocate memory", 'out of memory', 'ALLOC_FAILED'))
+
 def _together(device):
     "The processes that train together, as `accelerate` knows them; None for one alone, which does not import it"
     if int(os.environ.get('WORLD_SIZE') or 1) < 2: return None
     from accelerate import Accelerator
     return Accelerator(cpu=choose_device(device).type == 'cpu')
 
-# %% ../nbs/06_train.ipynb #2778d8be
+# %% ../nbs/06_train.ipynb #595f7db3
+@patch
+def slopes(self: Task) -> dict:
+    "The losses of a batch and the net's slopes, on a smaller batch where memory does not suffice"
+    batch, before, parts = self.cfg.batch, self.random.get_state(), None
+    self.net.zero_grad(set_to_none=True)
+    try:
+        parts = self.losses(self.batch())
+        parts[self.aim].backward()
+        return parts
+    except (RuntimeError, MemoryError) as e:
+        if not _no_room(e): raise
+        if batch == 1 or self.together: raise UserError(f'There is not enough memory for {counted(batch, "crop")} a step' + (' in these processes: give a smaller batch.' if batch > 1 else ': free some, or use another machine.')) from e
+    parts = None
+    self.cfg = replace(self.cfg, batch=batch//2)
+    self.random.set_state(before)
+    warnings.warn(f'There is not enough memory for {counted(batch, "crop")} a step: going on with {batch//2}.')
+    return self.slopes()
+
+@patch
+def step(self: Task) -> dict:
+    "One step of the optimiser; the losses as numbers"
+    c = self.cfg
+    for group in self.opt.param_groups: group['lr'] = c.lr*min(1, (self.done + 1)/c.lr_warmup)
+    parts = self.slopes()
+    self.share(self.net)
+    clip_grad_norm_(self.net.parameters(), self.steepest)
+    self.opt.step()
+    self.done += 1
+    decay = min(c.ema, self.done/(self.done + 9))
+    with torch.no_grad():
+        for a, p in zip(self.average.parameters(), self.net.parameters()): a.lerp_(p, 1 - decay)
+    return {k: v.item() for k, v in self.mean({k: v.detach() for k, v in parts.items()}).items()}
+
+@patch
+def keep(self: Task):
+    "Remember the averaged weights as the best so far"
+    self.kept = {k: v.detach().clone() for k, v in self.average.state_dict().items()}
+
+# %% ../nbs/06_train.ipynb #90792b12
 def crops(
     mels,           # list of (m,f) log mels
     frames: int,
@@ -149,7 +195,7 @@ def _crop(m, a, frames, silence):
     m = m[:, a:a + frames]
     return torch.nn.functional.pad(m, (0, frames - m.shape[1]), value=silence)
 
-# %% ../nbs/06_train.ipynb #90792b12
+# %% ../nbs/06_train.ipynb #7214698f
 class VAETraining(Task):
     "A `ConvVAE` in training on a corpus"
     kind = 'vae'
@@ -161,15 +207,15 @@ class VAETraining(Task):
         cfg: TrainConfig = TrainConfig(),
         device: str = 'cpu',
     ):
-        super().__init__(device, cfg.batch)
-        self.cfg = cfg
+        super().__init__(device, cfg)
+        self.asked = cfg.batch                                                # memory may not suffice for it
         self.mel = Mel(mel).to(self.device)
         self.train_files, self.held_files = corpus.split(cfg.hold_out, cfg.seed)
         mels = [self._mel(corpus[i]) for i in range(len(corpus))]
         train = [mels[i] for i in self.train_files]
         vae = (vae or VAEConfig(n_mels=mel.n_mels, silence=self.mel.silence, level=4)).fitted(train)
         self.net, self.average = (ConvVAE(vae, cfg.seed).to(self.device) for _ in range(2))
-        self.kept = self._copy()
+        self.keep()
         self.opt = torch.optim.AdamW(self.net.parameters(), cfg.lr, betas=(.9, .99))
         self.random = make_generator(cfg.seed)                                # on the CPU: every device sees the same crops
         self.mels = train
@@ -178,14 +224,11 @@ class VAETraining(Task):
         self.held = crops(held, cfg.frames, self.mel.silence) if held else None
         self.epoch, self.patience, self.default_steps = cfg.epoch, cfg.patience, round(default_steps(corpus)*cfg.length)
         self.corpus = dict(name=corpus.folder.name, fingerprint=corpus.fingerprint, n_files=len(corpus), seconds=corpus.seconds)
-        self.done = 0                                                         # steps
 
     @torch.no_grad()
     def _mel(self, x): return self.mel(x[None].to(self.device))[0]
 
-    def _copy(self): return {k: v.detach().clone() for k, v in self.average.state_dict().items()}
-
-# %% ../nbs/06_train.ipynb #879fa627
+# %% ../nbs/06_train.ipynb #81950aa1
 @patch
 def batch(self: VAETraining): # (b,m,frames)
     "Crops of random sounds from random places, louder or quieter, coloured as if by another loudspeaker, some with another one underneath"
@@ -202,27 +245,15 @@ def batch(self: VAETraining): # (b,m,frames)
     return torch.logaddexp(x, x[order.to(self.device)] + under[:, None, None]).clamp(min=self.mel.silence)
 
 @patch
-def step(self: VAETraining) -> dict:
-    "One step of the optimiser; the loss's parts as numbers"
-    c, n = self.cfg, self.done
-    for group in self.opt.param_groups: group['lr'] = c.lr*min(1, (n + 1)/c.lr_warmup)
-    x = self.batch()
+def losses(self: VAETraining, x) -> dict: # (b,m,frames)
+    "The loss and its named parts"
+    c = self.cfg
     random = self.random if self.device.type == 'cpu' else make_generator(int(torch.randint(2**62, (), generator=self.random)), self.device)
     noise = torch.randn(c.batch, self.net.cfg.latent, self.net.cfg.steps(c.frames), generator=random, device=self.device)
     with torch.autocast(self.device.type, torch.bfloat16, enabled=c.bf16 and self.device.type == 'cuda'):
-        parts = vae_loss(self.net, x[self.mine], noise[self.mine], c.kl_weight*min(1, n/c.kl_warmup), c.free_bits, self.mean)
-    self.opt.zero_grad(set_to_none=True)
-    parts['loss'].backward()
-    self.share(self.net)
-    clip_grad_norm_(self.net.parameters(), 1.)
-    self.opt.step()
-    self.done += 1
-    decay = min(c.ema, self.done/(self.done + 9))
-    with torch.no_grad():
-        for a, p in zip(self.average.parameters(), self.net.parameters()): a.lerp_(p, 1 - decay)
-    return {k: v.item() for k, v in self.mean({k: v.detach() for k, v in parts.items()}).items()}
+        return vae_loss(self.net, x[self.mine], noise[self.mine], c.kl_weight*min(1, self.done/c.kl_warmup), c.free_bits, self.mean)
 
-# %% ../nbs/06_train.ipynb #00a26bc3
+# %% ../nbs/06_train.ipynb #3edb5360
 @patch
 @torch.no_grad()
 def score(self: VAETraining) -> float | None:
@@ -231,11 +262,6 @@ def score(self: VAETraining) -> float | None:
     err = [(self.average.decode(self.average.encode(x)[0]) - x).abs().mean()*len(x) for x in self.held.split(32)]
     return self.agree((sum(err)/len(self.held)).item())
 
-@patch
-def keep(self: VAETraining):
-    "Remember the averaged weights as the best so far"
-    self.kept = self._copy()
-
 @patch(as_prop=True)
 def model(self: VAETraining) -> ConvVAE:
     "The VAE with the best weights so far"
@@ -243,17 +269,17 @@ def model(self: VAETraining) -> ConvVAE:
     net.load_state_dict(self.kept)
     return net.eval().requires_grad_(False)
 
-# %% ../nbs/06_train.ipynb #5c315b78
+# %% ../nbs/06_train.ipynb #39370219
 @patch
 def identity(self: VAETraining) -> dict:
     "What must agree for a checkpoint to be this training's"
-    return dict(corpus=self.corpus, spectrogram_config=asdict(self.mel.cfg), model_config=asdict(self.net.cfg), training_config=asdict(self.cfg))
+    return dict(corpus=self.corpus, spectrogram_config=asdict(self.mel.cfg), model_config=asdict(self.net.cfg), training_config=asdict(self.cfg) | dict(batch=self.asked))
 
 @patch
 def state(self: VAETraining) -> dict:
     "Everything that the next step depends on, and the weights to keep"
     return dict(model_state_dict=self.kept, net=self.net.state_dict(), average=self.average.state_dict(),
-                optimizer=self.opt.state_dict(), random=self.random.get_state(), done=self.done)
+                optimizer=self.opt.state_dict(), random=self.random.get_state(), done=self.done, batch=self.cfg.batch)
 
 @patch
 def load(self: VAETraining, s: dict):
@@ -261,9 +287,9 @@ def load(self: VAETraining, s: dict):
     self.net.load_state_dict(s['net']); self.average.load_state_dict(s['average'])
     self.opt.load_state_dict(s['optimizer']); self.random.set_state(s['random'])
     self.kept = {k: v.to(self.device) for k, v in s['model_state_dict'].items()}
-    self.done = s['done']
+    self.done, self.cfg = s['done'], replace(self.cfg, batch=s['batch'])
 
-# %% ../nbs/06_train.ipynb #a0eb0333
+# %% ../nbs/06_train.ipynb #d12fcf6f
 CHECKPOINT_MARKER, CHECKPOINT_VERSION = 'distill_checkpoint', 1
 
 def save_checkpoint(path, task, progress: dict):
@@ -299,7 +325,7 @@ def _same_training(path, d, task):
             was, now = (str(x)[:40] for x in (d[part].get(k), v))
             raise UserError(f'The checkpoint {path} was made with {k} = {was}, not {now}: give that, or delete the checkpoint and train from the start.')
 
-# %% ../nbs/06_train.ipynb #73d9416a
+# %% ../nbs/06_train.ipynb #6269dd89
 def fit(
     task,                          # a `VAETraining`, or another `Task` with its `step`, `score`, `keep`, `state`, `load`, `identity`
     steps: int | None = None,      # optimiser steps in all, those before a resume counted in
@@ -327,7 +353,7 @@ def fit(
         yield rec
         if (patience := getattr(task, 'patience', 0)) and rec.overfit and rec.epoch - rec.overfit >= patience: return
 
-# %% ../nbs/06_train.ipynb #6269dd89
+# %% ../nbs/06_train.ipynb #60811f94
 def _train_epoch(task, at, checkpoint):
     "Steps up to the end of the epoch; on Ctrl-C a checkpoint, then KeyboardInterrupt"
     wall, cpu = time.perf_counter(), time.process_time()

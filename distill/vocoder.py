@@ -38,13 +38,12 @@ class Base:
     "The Fourier vocoder's closed form; deterministic. No trained weights are shipped: those tried were not better by both measures everywhere (nbs/benchmarks_base.ipynb)"
     mel: Mel
     why: str = ''
-    steps: int = 5   # of Griffin and Lim's among all bins
     net: Fourier = field(init=False, repr=False)
     name = 'base'
 
     def __post_init__(self):
         cfg = self.mel.cfg
-        self.net = Fourier(FourierConfig(n_mels=cfg.n_mels, n_fft=cfg.n_fft, blocks=0, steps=self.steps), cfg).to(self.mel.bank.device)
+        self.net = Fourier(FourierConfig(n_mels=cfg.n_mels, n_fft=cfg.n_fft, blocks=0, steps=5), cfg).to(self.mel.bank.device)
 
     def __call__(self, mel, seed: int = 0): # (b,m,f) -> (b,f*hop)
         "Sound whose mel is `mel`; `seed` chooses the phases of its noise"

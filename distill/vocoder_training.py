@@ -14,7 +14,6 @@ __all__ = ['NETS', 'ENOUGH', 'STEPS', 'VocoderConfig', 'VocoderTraining', 'Plan'
 # %% ../nbs/09_vocoder_training.ipynb #b63fa4fc
 import torch
 from fastcore.basics import patch
-from torch.nn.utils import clip_grad_norm_
 from .audio import Corpus
 from .core import UserError, counted, make_generator
 from .distance import mr_stft
@@ -62,7 +61,7 @@ _MARGIN = 4                                     # frames at both ends of a crop 
 # %% ../nbs/09_vocoder_training.ipynb #e264f3b7
 class VocoderTraining(Task):
     "A vocoder in training on a corpus; `distill.train.fit` drives it"
-    kind = 'vocoder'
+    kind, aim = 'vocoder', 'generator'
 
     def __init__(self,
         corpus: Corpus,
@@ -71,8 +70,8 @@ class VocoderTraining(Task):
         device: str = 'cpu',              # 'cpu', 'cuda', 'cuda:1' …, 'auto'
         start=None,                       # a vocoder to begin with, of the same type and mel settings: a loaded model that has one, or such a vocoder's state
     ):
-        super().__init__(device, cfg.batch)
-        self.cfg = cfg
+        super().__init__(device, cfg)
+        self.steepest = 1. if cfg.type == 'fourier' else 1000.
         self.mel = Mel(mel).to(self.device)
         if cfg.bf16 and self.first and (cfg.discriminators == 'none' or self.device.type != 'cuda'):
             warnings.warn('bf16 is for the discriminators of a training on a graphics card: it changes nothing here.')
@@ -84,7 +83,7 @@ class VocoderTraining(Task):
         self.held = [self._sound(corpus[i][:2*mel.sample_rate]) for i in held[::-(-len(held)//12) or 1]]
         self._nets(mel, weights, known)
         self.random = make_generator(cfg.seed)                            # on the CPU: every device hears the same crops
-        self.epoch, self.default_steps, self.done = cfg.epoch, STEPS[cfg.type], 0
+        self.epoch, self.default_steps = cfg.epoch, STEPS[cfg.type]
         self.corpus = dict(name=corpus.folder.name, fingerprint=corpus.fingerprint, n_files=len(corpus), seconds=corpus.seconds)
         self.scores = {v.name: self._measure(v) for v in (GriffinLim(self.mel), Base(self.mel))}   # without training
         self.reference = self.scores['griffin-lim']
@@ -100,8 +99,6 @@ class VocoderTraining(Task):
         phase = settled(self.mel, magnitude, phases(magnitude), self.low)
         return x, m, phase[:, :max(phases.tonal, self.mel.cfg.n_fft//16)].angle()
 
-    def _copy(self): return {k: v.detach().clone() for k, v in self.average.state_dict().items()}
-
 # %% ../nbs/09_vocoder_training.ipynb #439273b3
 @patch
 def _nets(self: VocoderTraining, mel, weights, known):
@@ -115,16 +112,16 @@ def _nets(self: VocoderTraining, mel, weights, known):
     self.opt = torch.optim.AdamW(self.net.parameters(), c.lr, betas=(.8, .99))
     self.judges = Discriminators(DiscriminatorConfig.preset(c.discriminators), c.seed).to(self.device) if c.discriminators != 'none' else None
     self.judges_opt = torch.optim.AdamW(self.judges.parameters(), c.lr/5, betas=(.8, .99)) if self.judges else None
-    self.kept = self._copy()
+    self.keep()
 
 def _begun(start, type, mel):
     "The weights and the settings of a vocoder to begin with; neither, where there is none"
     if start is None: return None, None
     state = getattr(start, 'vocoder_state', start)
     if not isinstance(state, dict): raise UserError('There is no vocoder to start from: give a loaded model that has one of its own, or the state of one.')
-    if state['type'] != type: raise UserError(f"The vocoder to start from is of type {state['type']!r}, not {type!r}: train from nothing, or give one of that type.")
+    if state['type'] != type: raise UserError(f"The vocoder to start from is of type {state['type']!r}, not {type!r}: leave it out, or give one of that type.")
     try: return state['state_dict'], load_vocoder(state, mel).net.cfg
-    except Unfit as e: raise UserError(f'The vocoder to start from {e.reason}: train from nothing, or give another.') from e
+    except Unfit as e: raise UserError(f'The vocoder to start from {e.reason}: leave it out, or give another.') from e
 
 # %% ../nbs/09_vocoder_training.ipynb #2c0bf7a6
 @patch
@@ -158,15 +155,15 @@ def _lean(self: VocoderTraining):
 
 # %% ../nbs/09_vocoder_training.ipynb #977f9821
 @patch
-def losses(self: VocoderTraining, x, m, p, random) -> dict:
+def losses(self: VocoderTraining, batch) -> dict: # a sound, its mel and its phases
     "The generator's loss and its named parts; with discriminators also theirs, after their step"
-    c, edge = self.cfg, _MARGIN*self.mel.cfg.hop
+    c, edge, (x, m, p) = self.cfg, _MARGIN*self.mel.cfg.hop, batch
     y = self.draw(m, p)
     y, x = y[:, edge:-edge], x[:, edge:-edge]
     heard = self.judges is not None and self.done >= c.adversarial_after
     real = fake = ()
     if heard:
-        a, b = turned(x, y, make_generator(int(torch.randint(2**62, (), generator=random))))
+        a, b = turned(x, y, make_generator(int(torch.randint(2**62, (), generator=self.random))))
         self.judges.requires_grad_(True)
         with self._lean(): judged = discriminator_loss(self.judges(a), self.judges(b.detach()))
         self.judges_opt.zero_grad(set_to_none=True)
@@ -184,45 +181,6 @@ def losses(self: VocoderTraining, x, m, p, random) -> dict:
 
 # %% ../nbs/09_vocoder_training.ipynb #4a718f05
 @patch
-def slopes(self: VocoderTraining) -> dict:
-    "The losses of a batch and the generator's slopes, on a smaller batch where memory does not suffice"
-    batch, before, parts = self.cfg.batch, self.random.get_state(), None
-    self.net.zero_grad(set_to_none=True)
-    try:
-        parts = self.losses(*self.batch(), self.random)
-        parts['generator'].backward()
-        return parts
-    except (RuntimeError, MemoryError) as e:
-        if not _no_room(e): raise
-        if batch == 1 or self.together: raise UserError(f'There is not enough memory for {counted(batch, "crop")} a step' + (' in these processes: give a smaller batch.' if batch > 1 else ': free some, or use another machine.')) from e
-    parts = None
-    self.cfg = replace(self.cfg, batch=batch//2)
-    self.random.set_state(before)
-    warnings.warn(f'There is not enough memory for {counted(batch, "crop")} a step: going on with {batch//2}.')
-    return self.slopes()
-
-def _no_room(e) -> bool:
-    "Whether an error says that memory does not suffice"
-    return isinstance(e, (MemoryError, torch.OutOfMemoryError)) or any(words in str(e) for words in ("can't allocate memory", 'out of memory', 'ALLOC_FAILED'))
-
-# %% ../nbs/09_vocoder_training.ipynb #8a7913a2
-@patch
-def step(self: VocoderTraining) -> dict:
-    "One step of the optimiser; the loss's parts as numbers"
-    c = self.cfg
-    for group in self.opt.param_groups: group['lr'] = c.lr*min(1, (self.done + 1)/c.lr_warmup)
-    parts = self.slopes()
-    self.share(self.net)
-    clip_grad_norm_(self.net.parameters(), 1. if c.type == 'fourier' else 1000.)
-    self.opt.step()
-    self.done += 1
-    decay = min(c.ema, self.done/(self.done + 9))
-    with torch.no_grad():
-        for a, p in zip(self.average.parameters(), self.net.parameters()): a.lerp_(p, 1 - decay)
-    return {k: v.item() for k, v in self.mean({k: v.detach() for k, v in parts.items()}).items()}
-
-# %% ../nbs/09_vocoder_training.ipynb #79a6d11d
-@patch
 @torch.no_grad()
 def _measure(self: VocoderTraining, vocoder) -> float | None:
     "Mean distance of held-out sounds from what a vocoder makes of their mels; None when nothing is held out"
@@ -233,11 +191,6 @@ def _measure(self: VocoderTraining, vocoder) -> float | None:
 def score(self: VocoderTraining) -> float | None:
     "The averaged weights' distance on the held-out sounds"
     return self._measure(self.average)
-
-@patch
-def keep(self: VocoderTraining):
-    "Remember the averaged weights as the best so far"
-    self.kept = self._copy()
 
 @patch
 @torch.no_grad()
@@ -257,7 +210,7 @@ def vocoder_state(self: VocoderTraining, history: list) -> dict:
 
 def _plain(d): return {k: list(v) if isinstance(v, tuple) else v for k, v in d.items()}
 
-# %% ../nbs/09_vocoder_training.ipynb #6a83b8b7
+# %% ../nbs/09_vocoder_training.ipynb #8a7913a2
 @patch
 def identity(self: VocoderTraining) -> dict:
     "What must agree for a checkpoint to be this training's"
@@ -284,7 +237,7 @@ def load(self: VocoderTraining, s: dict):
     except (KeyError, TypeError, ValueError, RuntimeError, AttributeError, IndexError) as e:
         raise UserError(f'This unfinished training cannot be gone on with ({(str(e).splitlines() or [""])[0][:100]}): begin a new one.') from e
 
-# %% ../nbs/09_vocoder_training.ipynb #3a4eaf7f
+# %% ../nbs/09_vocoder_training.ipynb #79a6d11d
 @dataclass(frozen=True)
 class Plan:
     "What a training will take"
@@ -322,7 +275,7 @@ def _seconds(self: VocoderTraining, judges) -> float:
     self.net.zero_grad(set_to_none=True)
     return self.agree(min(seconds))
 
-# %% ../nbs/09_vocoder_training.ipynb #6750b20a
+# %% ../nbs/09_vocoder_training.ipynb #05648499
 def train_vocoder(
     corpus: Corpus,
     mel: MelConfig = MelConfig(),

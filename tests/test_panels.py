@@ -11,6 +11,7 @@ from distill.core import UserError
 from distill.demo import demo_corpus
 from distill.latent import analyze
 from distill.library.catalog import ModelLibrary, ModelMetadata, VocoderInfo
+from distill.mel import MelConfig
 from distill.models.persistence import load_model, save_model
 from distill.models.vae import VAEConfig
 from distill.train import TrainConfig, VAETraining, fit, read_checkpoint
@@ -268,7 +269,7 @@ def test_stop_now_leaves_a_whole_checkpoint(sounds, tmp_path):
     p.stop.click()
     assert p.training.wait(60) == 'stopped' and is_shown(p.resume) and is_shown(p.discard)
     assert read_checkpoint(p.training.checkpoint)['done'] == 0
-    assert unfinished_model(p.training.checkpoint).model.cfg.n_mels == 128
+    assert unfinished_model(p.training.checkpoint).model.cfg.n_mels == MelConfig().n_mels
     p.discard.click()
     assert is_shown(p.start) and not p.training.checkpoint.exists()
 

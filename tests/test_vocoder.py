@@ -12,6 +12,8 @@ import soundfile as sf
 import torch
 from distill.audio import Corpus
 from distill.core import UserError
+from distill.demo import demo_corpus
+from distill.distance import mr_stft
 from distill.library.catalog import ModelFileError, ModelLibrary, ModelMetadata, VocoderInfo, make_card
 from distill.mel import Mel, MelConfig
 from distill.models.fourier import Fourier, FourierConfig
@@ -19,7 +21,7 @@ from distill.models.hifigan import HiFiGAN, HiFiGANConfig
 from distill.models.persistence import load_model, read_contents, save_model, verify_model
 from distill.models.vae import ConvVAE, VAEConfig
 from distill.pipeline import bundle_vocoder
-from distill.vocoder import load_vocoder, resolve_vocoder
+from distill.vocoder import Base, GriffinLim, load_vocoder, resolve_vocoder
 from distill.vocoder_training import VocoderConfig, VocoderTraining, train_vocoder
 from jlab import free_port
 from little import craft, same
@@ -214,6 +216,32 @@ def test_a_plan_halves_what_does_not_fit(place, tmp_path, monkeypatch):
     assert plans[0].steps == 50 and load_model(f).vocoder_state['training_metadata']['config']['batch'] == 1
     task = VocoderTraining(Corpus(home/'sounds'), cfg=VocoderConfig(batch=2, frames=20, discriminators='small', adversarial_after=0))
     with pytest.warns(UserWarning, match='2 crops'): assert math.isfinite(task.step()['discriminator'])
+
+# --- the base
+
+def test_the_base_is_nearer_than_griffin_lim(tmp_path):
+    mel = Mel(MEL)
+    far = {n: [] for n in ('base', 'griffin-lim')}
+    for f in demo_corpus(tmp_path)[::6]:
+        x = torch.from_numpy(sf.read(f, dtype='float32', always_2d=True)[0].mean(1))[None, :48_000]
+        for v in (Base(mel), GriffinLim(mel)): far[v.name].append(mr_stft(v(mel(x))[:, :x.shape[1]], x).item())
+    assert sum(far['base']) < sum(far['griffin-lim'])
+
+def test_the_recipe_of_the_base(tmp_path, monkeypatch):
+    "It replaces its synthetic sounds by new ones and keeps the recordings"
+    import train_base
+    monkeypatch.setattr(train_base, 'cc0', lambda: sorted((tmp_path/'s').glob('*.wav')))
+    sounds(tmp_path/'s')
+    task = train_base.BaseTraining(VocoderConfig(batch=1, epoch=1))
+    assert not task.net.head.weight.any() and len(task.born) == 5
+    first = [x for x, *_ in task.sounds]
+    for _ in range(train_base.LIVES + 1): task.step()
+    assert [torch.equal(x, y) for x, (y, *_) in zip(first, task.sounds)] == [k not in task.born for k in range(10)]
+    task.keep()
+    half = train_base.halved(task.vocoder_state([]))
+    torch.testing.assert_close(half['state_dict']['head.weight'].float(), task.average.head.weight.detach(), rtol=1e-2, atol=1e-6)
+    assert half['state_dict']['head.weight'].dtype == torch.float16
+    assert load_vocoder(half, Mel(MEL))(picture(load_model(model(tmp_path/'m')))).isfinite().all()
 
 # --- corpora
 

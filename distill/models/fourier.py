@@ -17,19 +17,21 @@ from fastcore.basics import patch
 from torch import nn
 from torch.nn import functional as F
 from ..core import UserError, make_generator
-from ..mel import Mel, MelConfig, inverse_stft
+from ..mel import Mel, MelConfig, inverse_stft, times
 
 # %% ../../nbs/04_models.fourier.ipynb #c0426ae1
+_CORRECTIONS = 2   # of the mel, at the end
+
 @dataclass(frozen=True)
 class FourierConfig:
     "Everything a `Fourier` is built from, besides the mel settings"
-    n_mels: int = 128   # mel rows
+    n_mels: int = 168   # mel rows
     n_fft: int = 2048   # samples in a Fourier window
     width: int = 192    # channels of the net
     blocks: int = 4     # ConvNeXt blocks; 0: no net, nothing to train
     widen: int = 3      # how many times wider each block is inside
     low: int = 96       # steps of Griffin and Lim's among the lowest eighth of the bins, before the net
-    steps: int = 4      # of Griffin and Lim's among all of them, after the net
+    steps: int = 3      # of Griffin and Lim's among all of them, after the net
     mean: tuple = ()    # mean of each mel row over the corpus; () is all 0
     std: tuple = ()     # spread of each mel row over the corpus; () is all 1
 
@@ -47,8 +49,8 @@ class FourierConfig:
 
     @property
     def receptive(self) -> int:
-        "Frames on each side of a frame that its samples depend on, their phases given; a step reaches three frames each way"
-        return (3*(self.blocks + 1) if self.blocks else 0) + 3*(self.steps + 2)
+        "Frames on each side of a frame that its samples depend on, their phases given; a step or a correction reaches three frames each way"
+        return (3*(self.blocks + 1) if self.blocks else 0) + 3*(self.steps + _CORRECTIONS + 1)
 
 # %% ../../nbs/04_models.fourier.ipynb #0e202d3f
 def scaled(
@@ -58,8 +60,8 @@ def scaled(
 ):              # (b,k,f)
     "Scale factors, bin by bin, that bring the mel of `magnitude` nearer to `want`; between a tenth and ten"
     floor = mel.cfg.floor
-    lacking = (want + floor)/(mel.bank @ magnitude + floor)
-    return ((mel.bank.T @ lacking)/mel.bank.sum(0).clamp(min=1e-8)[:, None]).clamp(.1, 10)
+    lacking = (want + floor)/(times(mel.rows, magnitude) + floor)
+    return (times(mel.bins, lacking)/mel.bank.sum(0).clamp(min=1e-8)[:, None]).clamp(.1, 10)
 
 def magnitudes(
     mel: Mel,
@@ -68,7 +70,7 @@ def magnitudes(
 ):              # (b,k,f)
     "Fourier magnitudes, none negative, whose mel is the one given"
     want = log_mel.exp()
-    spread = (mel.bank.T @ (want/mel.bank.sum(1)[:, None]))/mel.bank.sum(0).clamp(min=1e-8)[:, None]
+    spread = times(mel.bins, want/mel.bank.sum(1)[:, None])/mel.bank.sum(0).clamp(min=1e-8)[:, None]
     m = torch.maximum(mel.inverse @ want, .4*spread)
     for _ in range(rounds): m = m*scaled(mel, m, want)
     return m
@@ -151,7 +153,7 @@ class Block(nn.Module):
         return x + self.scale*self.across(self.along(x.transpose(1, 2)).transpose(1, 2))
 
 class Fourier(nn.Module):
-    "Mel to wave: computed magnitudes and phases, a net's changes to both, and a few steps until they agree"
+    "Mel to wave: computed phases and magnitudes, a net's changes to these, a few steps until both agree, and the mel set right"
     def __init__(self,
         cfg: FourierConfig = FourierConfig(),
         mel: MelConfig = MelConfig(),
@@ -175,24 +177,22 @@ class Fourier(nn.Module):
         c = self.cfg
         self.first = nn.Conv1d(c.n_mels, c.width, 7, padding=3)
         self.body = nn.Sequential(nn.LayerNorm(c.width), *(Block(c.width, c.widen, 1/c.blocks) for _ in range(c.blocks)), nn.LayerNorm(c.width))
-        self.head = nn.Linear(c.width, 2*(c.n_fft//2 + 1))
+        self.head = nn.Linear(c.width, c.n_fft//2 + 1)
 
-    def changes(self, log_mel): # (b,m,f) -> (b,k,f) nats, (b,k,f) radians
-        "What the net makes of a mel: changes to log magnitudes, and turns of phases"
+    def changes(self, log_mel): # (b,m,f) -> (b,k,f) nats
+        "What the net makes of a mel: changes to log magnitudes"
         x = self.first((log_mel - self.mean)/self.std).transpose(1, 2)
-        nats, turn = self.head(self.body(x)).transpose(1, 2).float().chunk(2, 1)
-        return 2*torch.tanh(nats/2), turn
+        return 2*torch.tanh(self.head(self.body(x)).transpose(1, 2).float()/2)
 
     def draw(self, log_mel, magnitude, phase): # (b,m,f), (b,k,f), (b,k,f) complex -> (b,f*hop)
         "Sound from computed magnitudes and phases; differentiable"
         mel = self.mel
-        if self.body is not None:
-            nats, turn = self.changes(log_mel)
-            magnitude, phase = magnitude*nats.exp(), phase*torch.polar(torch.ones_like(turn), turn)
-        phase = agreed(lambda s: mel.stft(mel.istft(s)), magnitude, phase, self.cfg.steps)
-        s = mel.stft(mel.istft(magnitude*phase))
-        size = (s.real.square() + s.imag.square() + 1e-14).sqrt()
-        return mel.istft(s*scaled(mel, size, log_mel.exp()))
+        if self.body is not None: magnitude = magnitude*self.changes(log_mel).exp()
+        s = magnitude*agreed(lambda s: mel.stft(mel.istft(s)), magnitude, phase, self.cfg.steps)
+        for _ in range(_CORRECTIONS):
+            s = mel.stft(mel.istft(s))
+            s = s*scaled(mel, (s.real.square() + s.imag.square() + 1e-14).sqrt(), log_mel.exp())
+        return mel.istft(s)
 
 # %% ../../nbs/04_models.fourier.ipynb #0ae41bc2
 @patch

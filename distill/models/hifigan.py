@@ -35,7 +35,7 @@ def _whole(cfg, least=1, **most):
 @dataclass(frozen=True)
 class HiFiGANConfig:
     "Everything a `HiFiGAN` is built from"
-    n_mels: int = 128              # mel rows
+    n_mels: int = 168              # mel rows
     hop: int = 512                 # samples a frame becomes
     rates: tuple = (8, 8, 4, 2)    # how many times longer each stage makes the sound; their product is `hop`
     channels: int = 128            # width before the first stage; every stage halves it

@@ -21,7 +21,7 @@ from ..core import UserError, make_generator
 @dataclass(frozen=True)
 class VAEConfig:
     "Everything a `ConvVAE` is built from"
-    n_mels: int = 128             # mel rows
+    n_mels: int = 168             # mel rows
     latent: int = 16              # numbers per latent step
     channels: int = 128           # width of the net
     stages: int = 3               # halvings of time: a latent step is 2**stages frames
