@@ -287,7 +287,7 @@ def load(self: VAETraining, s: dict):
     self.net.load_state_dict(s['net']); self.average.load_state_dict(s['average'])
     self.opt.load_state_dict(s['optimizer']); self.random.set_state(s['random'])
     self.kept = {k: v.to(self.device) for k, v in s['model_state_dict'].items()}
-    self.done, self.cfg = s['done'], replace(self.cfg, batch=s['batch'])
+    self.done, self.cfg = s['done'], replace(self.cfg, batch=s.get('batch', self.asked))    # from before batches were halved: all of it
 
 # %% ../nbs/06_train.ipynb #d12fcf6f
 CHECKPOINT_MARKER, CHECKPOINT_VERSION = 'distill_checkpoint', 1

@@ -4,7 +4,7 @@
 
 # %% ../../nbs/12_cli.shell.ipynb #22813904
 from __future__ import annotations
-import functools, json, os, re, shutil, sys, unicodedata
+import functools, json, os, re, shutil, sys, unicodedata, warnings
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Optional
@@ -130,7 +130,7 @@ ModelsDir = Annotated[Optional[Path], typer.Option('--models-dir', help=said_of(
 
 # %% ../../nbs/12_cli.shell.ipynb #ca558fb7
 class Progress:
-    "A bar on a terminal, a line every tenth elsewhere; on stderr"
+    "A bar on a terminal, a line every tenth elsewhere; on stderr. A warning meanwhile is a line too"
     def __init__(self, what: str):
         from rich.progress import BarColumn, Progress as Bar, TextColumn
         self.what, self.shown, self.bar = what, -1, None
@@ -138,11 +138,15 @@ class Progress:
             self.bar = Bar(TextColumn('{task.description}'), BarColumn(), TextColumn('{task.percentage:>3.0f} %  {task.fields[text]}'), console=_console(sys.stderr))
 
     def __enter__(self):
+        self.warnings = warnings.catch_warnings()
+        self.warnings.__enter__()
+        warnings.showwarning = lambda message, *_, **__: note(message)
         if self.bar: self.bar.start(); self.task = self.bar.add_task(self.what, total=1., text='')
         return self
 
     def __exit__(self, *e):
         if self.bar: self.bar.stop()
+        self.warnings.__exit__(*e)
 
     def show(self,
         done: float,  # 0 … 1

@@ -4,7 +4,7 @@
 
 # %% ../../nbs/15_cli.vocoder.ipynb #f4f78b33
 from __future__ import annotations
-import sys, warnings
+import sys
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
@@ -80,8 +80,7 @@ def train_vocoder(
     corpus = Corpus(folder)
     if first(): note('\n'.join(corpus.report(0).splitlines()[:-1]))     # without the last line, which is about training a model
     try:
-        with Progress('Training') if first() else nullcontext() as bar, warnings.catch_warnings():
-            warnings.showwarning = lambda message, *_, **__: note(message)
+        with Progress('Training') if first() else nullcontext() as bar:
             made = bundle_vocoder(file, corpus, type, steps, minutes, epochs, lr, batch_size, discriminators, checkpoint_interval, resume, force, device, seed,
                                   models_dir, note, _show(bar), preview_interval=preview_interval, start=start, bf16=bf16)
     except KeyboardInterrupt:
