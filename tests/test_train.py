@@ -13,7 +13,7 @@ from distill.core import UserError
 from distill.models.persistence import load_model, verify_model
 from distill.models.vae import VAEConfig
 from distill.pipeline import train_model
-from distill.train import Task, VAETraining
+from distill.train import Task, TrainConfig, VAETraining
 
 @pytest.fixture(scope='module')
 def sounds(tmp_path_factory):
@@ -76,7 +76,7 @@ def test_two_processes_write_one_model(sounds, tmp_path):
 def test_a_batch_that_cannot_be_shared_is_refused(monkeypatch):
     from types import SimpleNamespace
     monkeypatch.setattr('distill.train._together', lambda device: SimpleNamespace(device=torch.device('cpu'), num_processes=3, process_index=0))
-    with pytest.raises(UserError, match='multiple of 3'): Task('cpu', 32)
+    with pytest.raises(UserError, match='multiple of 3'): Task('cpu', TrainConfig(batch=32))
 
 def test_one_process_does_not_import_accelerate():
     code = "import sys, distill.pipeline; print('accelerate' in sys.modules)"
