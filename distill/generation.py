@@ -19,7 +19,7 @@ from . import __version__
 from .core import UserError, models_folder
 from .library.catalog import ModelLibrary
 from .models.persistence import load_model
-from .pictures import LONGEST, Given, given, latent_of, picture
+from .pictures import LASTS, LONGEST, Given, given, lasts, latent_of, picture
 from .space import finish, place, widen
 from .vocoder import resolve_vocoder
 
@@ -68,9 +68,9 @@ def model_hash(
 
 # %% ../nbs/11_generation.ipynb #88f3ac9e
 def _asked(seconds, like, variation, density):
-    "The given sound, the samples wanted, and what the tags should say of both"
+    "The given sound, the samples wanted (None: as the sound lasts), and what the tags should say of both"
     like = None if like is None else given(like)
-    samples = len(like.samples) if seconds is None and like else _samples(1. if seconds is None else seconds)
+    samples = _samples(seconds) if seconds is not None else len(like.samples) if like else None if density is None else _samples(LASTS)
     info = dict(like=like.note(), variation=variation) if like else {}
     return like, samples, info if density is None else info | dict(density=density)
 
@@ -78,7 +78,7 @@ def _asked(seconds, like, variation, density):
 def generate(
     loaded,                        # a model from `load_model`
     sliders: dict | None = None,   # slider name → position −10 … 10; what is not named is drawn by the seed
-    seconds: float | None = None,  # length, up to ten minutes; None: as long as `like`, else 1
+    seconds: float | None = None,  # length, up to ten minutes; None: as long as `like`, else as the sound lasts, up to 4
     seed: int = 0,                 # the same seed gives the same samples on the same machine
     vocoder: str = 'auto',         # 'auto', 'own', 'base' or 'griffin-lim'
     like=None,                     # a sound to vary: a path, a `Sound`, samples (t,) at 48 kHz or (samples, rate)
@@ -93,10 +93,11 @@ def generate(
     _check_space(width, azimuth, rate)
     if isinstance(n, bool) or not isinstance(n, int) or n < 1: raise UserError(f'{n} sounds cannot be made: give a number above 0.')
     like, samples, info = _asked(seconds, like, variation, density)
-    frames, space = loaded.spectrogram.cfg.frames(samples), dict(width=width, azimuth=azimuth, rate=rate)
+    cfg, space = loaded.spectrogram.cfg, dict(width=width, azimuth=azimuth, rate=rate)
     def one(s):
-        mel = picture(loaded, frames, sliders, s, like, variation, density)
-        return _sound(loaded, mel, samples, s, vocoder, space, info | dict(sliders=dict(sliders or {})))
+        length = samples or lasts(loaded, sliders, s)*cfg.hop
+        mel = picture(loaded, cfg.frames(length), sliders, s, like, variation, density)
+        return _sound(loaded, mel, length, s, vocoder, space, info | dict(sliders=dict(sliders or {})))
     return one(seed) if n == 1 else [one(s) for s in range(seed, seed + n)]
 
 # %% ../nbs/11_generation.ipynb #9a622acd
@@ -115,10 +116,10 @@ def reconstruct(
 @torch.no_grad()
 def morph(
     loaded,                        # a model from `load_model`
-    a,                             # the sound at position 0, given as `like` is
+    a,                             # the sound at position 0; given as `like` is
     b,                             # the sound at position 1
-    position=.5,                   # 0 … 1, or a list of positions
-    seconds: float | None = None,  # None: between the lengths of the two
+    position=.5,                   # how far from the one to the other, 0 … 1; or a list of positions
+    seconds: float | None = None,  # length; None: between the lengths of the two
     seed: int = 0,
     vocoder: str = 'auto',         # 'auto', 'own', 'base' or 'griffin-lim'
     width: float = 0.,             # as in `generate`
@@ -147,10 +148,10 @@ def morph(
 @torch.no_grad()
 def blend(
     models: list,                  # of (loaded model, weight)
-    sliders: dict | None = None,   # each goes to the models that have it
+    sliders: dict | None = None,   # slider name → position −10 … 10; each goes to the models that have it
     seconds: float | None = None,  # and all else as in `generate`
     seed: int = 0,
-    vocoder: str = 'auto',         # of the model with the most weight
+    vocoder: str = 'auto',         # 'auto', 'own', 'base' or 'griffin-lim', of the model with the most weight
     like=None,
     variation: float = .25,
     density: float | None = None,
@@ -171,11 +172,11 @@ def blend(
     names = [{s.name for s in m.analysis.sliders} if m.analysis else set() for m, _ in models]
     if (unknown := sliders.keys() - set().union(*names)): raise UserError(f'None of these models has a slider {sorted(unknown)[0]!r}.')
     like, samples, info = _asked(seconds, like, variation, density)
-    total, root = sum(weights), 0
-    for (m, w), own in zip(models, names):
-        mel = picture(m, cfg.frames(samples), {k: v for k, v in sliders.items() if k in own}, seed, like, variation, density)
-        root = root + w/total*(mel.cpu()/2).exp()
+    total, root, known = sum(weights), 0, [{k: v for k, v in sliders.items() if k in own} for own in names]
     main = max(models, key=lambda mw: mw[1])[0]
+    if samples is None: samples = max(lasts(m, own, seed) for (m, w), own in zip(models, known) if w)*cfg.hop
+    for (m, w), own in zip(models, known):
+        root = root + w/total*(picture(m, cfg.frames(samples), own, seed, like, variation, density).cpu()/2).exp()
     info |= dict(made='blend', sliders=dict(sliders), models=[dict(_who(m), weight=w) for m, w in models])
     return _sound(main, 2*root.log().to(main.device), samples, seed, vocoder, dict(width=width, azimuth=azimuth, rate=rate), info)
 

@@ -8,10 +8,12 @@ import math
 from dataclasses import asdict, dataclass, replace
 
 # %% auto #0
-__all__ = ['POSITIONS', 'NEAR', 'LIKE', 'CARRY', 'Slider', 'predicted', 'LatentAnalysis', 'analyze', 'beginnings', 'draw_latent']
+__all__ = ['POSITIONS', 'NEAR', 'LEVEL', 'LIKE', 'CARRY', 'Slider', 'predicted', 'LatentAnalysis', 'analyze', 'beginnings',
+           'draw_latent']
 
 # %% ../nbs/07_latent.ipynb #9f03b6a6
 import torch
+from fastcore.basics import patch
 from torch.nn import functional as F
 from .core import UserError, make_generator
 from .models.vae import ConvVAE
@@ -90,12 +92,16 @@ class LatentAnalysis:
     sliders: tuple          # of `Slider`
     near: float = .3        # spreads by which a drawn window differs from the corpus's
     meaning: dict | None = None # the weights of `predicted`, which tells the named sliders' descriptors of a state
+    levels: int = 0         # how many of the latent's numbers are measured levels
+    flicker: torch.Tensor | None = None # (n,bands) how much of noise's flicker is in a window, beyond what the decoder draws, 0 … 1
 
     def to_dict(self) -> dict:
         "Plain containers and tensors"
         tensors = ('mean', 'axes', 'spread', 'states', 'start', 'after', 'rest')
-        meaning = dict(meaning={k: v.cpu().clone() for k, v in self.meaning.items()}) if self.meaning else {}
-        return dict(version=1, steps=self.steps, near=self.near, **{k: getattr(self, k).cpu().clone() for k in tensors}, **meaning,
+        more: dict = dict(levels=self.levels) if self.levels else {}
+        if self.meaning: more['meaning'] = {k: v.cpu().clone() for k, v in self.meaning.items()}
+        if self.flicker is not None: more['flicker'] = self.flicker.cpu().clone()
+        return dict(version=1, steps=self.steps, near=self.near, **{k: getattr(self, k).cpu().clone() for k in tensors}, **more,
                     sliders=[asdict(s) | dict(values=list(s.values)) for s in self.sliders])
 
     @classmethod
@@ -106,48 +112,55 @@ class LatentAnalysis:
         return cls(**{k: v for k, v in d.items() if k not in ('version', 'sliders')},
                    sliders=tuple(Slider(**s | dict(values=tuple(map(float, s['values'])))) for s in d['sliders']))
 
-    @property
-    def counts(self) -> list:
-        "Windows of each file; its last is followed by none or, in a sound that was cut off, is neither walked to nor from in order"
-        after, ends = self.after.tolist(), [0]
-        for i, j in enumerate(after):
-            if j < 0 or j != i + 1 and after[i - 1] != i: ends.append(i + 1)
-        return [b - a for a, b in zip(ends, ends[1:])]
-
-    def windows(self,
-        states,     # (n,k)
-    ):              # (n,z,steps)
-        "The latents of windows"
-        return (self.mean + (states*self.spread) @ self.axes).view(len(states), -1, self.steps)
-
-    def states_of(self,
-        windows,    # (n,z,steps)
-    ):              # (n,k)
-        "The states nearest to given windows"
-        return (windows.flatten(1) - self.mean) @ self.axes.T/self.spread
-
-    def moved(self,
-        states,          # (n,k)
-        positions: dict, # slider name → position −10 … 10
-    ):                   # (n,k)
-        "States with these sliders at these positions, all else as it was"
-        by_name = {s.name: s for s in self.sliders}
-        for name in positions:
-            if name not in by_name: raise UserError(f'There is no slider {name!r}: this model has {", ".join(by_name)}.')
-        if not positions: return states
-        named = [s.name for s in self.sliders if s.descriptor and self.meaning]
-        wanted = {n: by_name[n].value(p) for n, p in positions.items()}
-        return _steered(self.meaning, states, {named.index(n): v for n, v in wanted.items() if n in named}, {by_name[n].axis: v for n, v in wanted.items() if n not in named})
-
-    def df(self):
-        "One row a slider: its name, what was measured of it, its share of the corpus's variance, from where to where it goes, and in which unit"
-        import pandas as pd
-        return pd.DataFrame([{k: v for k, v in asdict(s).items() if k not in ('axis', 'values')} | _ends(s) for s in self.sliders])
-
-    def _repr_html_(self): return self.df().style.hide(axis='index').format(precision=2, na_rep='').set_uuid('sliders').to_html()
     def __repr__(self): return f'LatentAnalysis({len(self.sliders)} sliders, {len(self.states)} windows)'
 
 # %% ../nbs/07_latent.ipynb #13258f3a
+@patch(as_prop=True)
+def counts(self: LatentAnalysis) -> list:
+    "Windows of each file; its last is followed by none or, in a sound that was cut off, is neither walked to nor from in order"
+    after, ends = self.after.tolist(), [0]
+    for i, j in enumerate(after):
+        if j < 0 or j != i + 1 and after[i - 1] != i: ends.append(i + 1)
+    return [b - a for a, b in zip(ends, ends[1:])]
+
+@patch
+def windows(self: LatentAnalysis,
+    states,     # (n,k)
+):              # (n,z,steps)
+    "The latents of windows"
+    return (self.mean + (states*self.spread) @ self.axes).view(len(states), -1, self.steps)
+
+@patch
+def states_of(self: LatentAnalysis,
+    windows,    # (n,z,steps)
+):              # (n,k)
+    "The states nearest to given windows"
+    return (windows.flatten(1) - self.mean) @ self.axes.T/self.spread
+
+@patch
+def moved(self: LatentAnalysis,
+    states,          # (n,k)
+    positions: dict, # slider name → position −10 … 10
+):                   # (n,k)
+    "States with these sliders at these positions, all else as it was"
+    by_name = {s.name: s for s in self.sliders}
+    for name in positions:
+        if name not in by_name: raise UserError(f'There is no slider {name!r}: this model has {", ".join(by_name)}.')
+    if not positions: return states
+    named = [s.name for s in self.sliders if s.descriptor and self.meaning]
+    wanted = {n: by_name[n].value(p) for n, p in positions.items()}
+    return _steered(self.meaning, states, {named.index(n): v for n, v in wanted.items() if n in named}, {by_name[n].axis: v for n, v in wanted.items() if n not in named})
+
+@patch
+def df(self: LatentAnalysis):
+    "One row a slider: its name, what was measured of it, its share of the corpus's variance, from where to where it goes, and in which unit"
+    import pandas as pd
+    return pd.DataFrame([{k: v for k, v in asdict(s).items() if k not in ('axis', 'values')} | _ends(s) for s in self.sliders])
+
+@patch
+def _repr_html_(self: LatentAnalysis): return self.df().style.hide(axis='index').format(precision=2, na_rep='').set_uuid('sliders').to_html()
+
+# %% ../nbs/07_latent.ipynb #abd0f716
 _NEED, _MEASURED = {'name', 'axis', 'share', 'values'}, {'rho', 'monotone', 'leakage', 'covered', 'low', 'high'}
 
 def _ends(s):
@@ -160,11 +173,12 @@ def _why_not(d) -> str:
     "What is wrong with a dict that should be an analysis; '' if nothing"
     need = dict(version=int, steps=int, mean=torch.Tensor, axes=torch.Tensor, spread=torch.Tensor, states=torch.Tensor,
                 start=torch.Tensor, after=torch.Tensor, rest=torch.Tensor, sliders=list)
-    if not isinstance(d, dict) or set(d) - {'near', 'meaning'} != set(need): return 'its keys are not the ones of version 1'
+    if not isinstance(d, dict) or set(d) - {'near', 'meaning', 'levels', 'flicker'} != set(need): return 'its keys are not the ones of version 1'
     for k, t in need.items():
         if not isinstance(d[k], t) or isinstance(d[k], bool): return f'{k} is not {t.__name__}'
     if d['version'] != 1: return f'version {d["version"]}'
     if not isinstance(d.get('near', 0.), (int, float)) or not 0 <= d.get('near', 0.) < 100: return 'near is not a small number'
+    if type(d.get('levels', 0)) is not int or not 0 <= d.get('levels', 0) < max(1, d['rest'].numel()): return 'levels is not a number of levels'
     n, k, z = len(d['start']) if d['start'].ndim else 0, len(d['spread']) if d['spread'].ndim else 0, d['rest'].numel()
     shapes = dict(mean=(z*d['steps'],), axes=(k, z*d['steps']), spread=(k,), states=(n, k), start=(n,), after=(n,), rest=(z,))
     for name, shape in shapes.items():
@@ -172,6 +186,9 @@ def _why_not(d) -> str:
         if tuple(v.shape) != shape: return f'{name} has shape {tuple(v.shape)}, not {shape}'
         if v.dtype != (torch.int64 if name == 'after' else torch.float32): return f'{name} has type {v.dtype}'
         if not torch.isfinite(v).all(): return f'{name} is not finite'
+    if 'flicker' in d:
+        v = d['flicker']
+        if not isinstance(v, torch.Tensor) or v.ndim != 2 or len(v) != n or not 0 < v.shape[1] <= 64 or v.dtype != torch.float32 or not ((v >= 0) & (v <= 1)).all(): return 'flicker does not hold shares of its windows'
     if 'meaning' in d:
         w, named = d['meaning'], sum(isinstance(s, dict) and s.get('descriptor') is not None for s in d['sliders'])
         if not isinstance(w, dict) or set(w) != set(_MEANING) or not all(isinstance(v, torch.Tensor) and v.dtype == torch.float32 and torch.isfinite(v).all() for v in w.values()): return 'meaning does not hold the right weights'
@@ -193,7 +210,7 @@ def _why_not(d) -> str:
         if not all(isinstance(x, (int, float)) and math.isfinite(x) for x in v) or any(a >= b for a, b in zip(v, v[1:])): return 'a slider does not rise'
     return ''
 
-# %% ../nbs/07_latent.ipynb #9a417c66
+# %% ../nbs/07_latent.ipynb #012d4a7c
 def _windows(
     latent,   # (z,steps) mean latent of one sound
     rest,     # (z,) the latent of silence
@@ -234,9 +251,10 @@ def analyze(
     axes, states = axes*sign[:, None], states*sign
     found = tuple(Slider(f'other {i + 1}', i, (var[i]/total).item(), _positions(states[:, i], weight)) for i in range(sliders))
     counts = [len(v) for v in mus]
-    return LatentAnalysis(steps, mean, axes, spread, states, *_order(states, counts, [_goes_on(m) for m in mels]), rest, found, _near(states, counts))
+    start, after = _order(states, counts, [_goes_on(m) for m in mels])
+    return LatentAnalysis(steps, mean, axes, spread, states, start, after, rest, found, _near(states, counts), levels=cfg.level)
 
-# %% ../nbs/07_latent.ipynb #012d4a7c
+# %% ../nbs/07_latent.ipynb #8c3f2a84
 def _principal(rows, sds, weight, most, seed):
     "Mean, orthonormal directions and variances of weighted rows"
     few = max(0, 2*most - len(rows))
@@ -269,7 +287,7 @@ def _positions(x, weight):
     else: v = x.expand(len(want))
     return tuple((v + torch.tensor(POSITIONS)*.02).tolist())     # the slope also opens a slider where all windows agree
 
-# %% ../nbs/07_latent.ipynb #49b677f4
+# %% ../nbs/07_latent.ipynb #52933396
 def _goes_on(m): # (m,f)
     "Whether a sound is cut off rather than over"
     level = 10*m.exp().square().sum(0).clamp(min=1e-12).log10()
@@ -292,8 +310,9 @@ def _order(states, counts, going):
         after[i] = after[far.argmin()]
     return torch.tensor(start)/len(counts), after
 
-# %% ../nbs/07_latent.ipynb #ae09135f
-NEAR = .5   # of the distance between sounds
+# %% ../nbs/07_latent.ipynb #463ab620
+NEAR = 1.    # of the distance between sounds
+LEVEL = .25  # how much of that the measured levels move
 
 def _near(states, counts):
     "How far draws are from the corpus's windows, in spreads"
@@ -304,7 +323,7 @@ def _near(states, counts):
     far[owner == torch.arange(len(counts))[:, None]] = torch.inf
     return max(.05, NEAR*far.min(1).values.mean().item()/states.shape[1]**.5)
 
-# %% ../nbs/07_latent.ipynb #131bf851
+# %% ../nbs/07_latent.ipynb #558a84be
 LIKE = .5      # spreads within which windows are taken for alike
 CARRY = .8     # share of its difference from the corpus that a sound keeps every half window
 
@@ -318,7 +337,13 @@ def beginnings(
     g,                # a `torch.Generator`
 ):                    # (n,k)
     "Windows near the corpus's beginnings"
-    return a.states[torch.multinomial(a.start, n, True, generator=g)] + a.near*torch.randn(n, a.states.shape[1], generator=g)
+    at = a.states[torch.multinomial(a.start, n, True, generator=g)]
+    move = a.near*torch.randn(n, a.states.shape[1], generator=g)
+    if a.levels:
+        there = a.windows(at + move)
+        there[:, :a.levels] = (1 - LEVEL)*a.windows(at)[:, :a.levels] + LEVEL*there[:, :a.levels]
+        return a.states_of(there)
+    return at + move
 
 def _go_on(a, s, g):
     "The next window, or None where the sound ends"
@@ -331,7 +356,8 @@ def draw_latent(
     steps: int,              # latent steps wanted
     positions: dict | None = None, # slider name → position −10 … 10; the others are drawn
     seed: int = 0,
-):                           # (1,z,steps)
+    once: bool = False,      # end with the first sound
+):                           # (1,z,steps), or as many as the sound has
     "A latent that moves as the corpus moves"
     begin = lambda: a.moved(beginnings(a, 1, g), positions or {})[0]
     g, w, h = make_generator(seed), a.steps, a.steps//2
@@ -345,6 +371,7 @@ def draw_latent(
         s, fresh = _go_on(a, s, g), False
         at += h
         if s is None:                                   # the sound is over with the second half of this window
+            if once: return out[None, :, :min(steps, at + h)]
             at += w                                     # half a window of silence after it
             if steps - at < w: break
             s, fresh = begin(), True

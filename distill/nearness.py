@@ -78,3 +78,10 @@ class Nearness:
         distance, i = self._nearest(self._mel(resample(x.mean(0) if x.ndim == 2 else x, rate)))
         if distance is None: return Near(float('inf'), '', 'unlike the corpus')
         return Near(distance, self.names[i], 'a copy' if distance < self.copy else 'near' if distance <= self.unlike else 'unlike the corpus')
+
+    def text(self,
+        n: Near,   # as a call gave it
+    ) -> str:
+        "A verdict in words, with the distances it goes by"
+        found = f'{n.distance:.3g} from {n.name}' if n.name else 'it is silent'
+        return f'{n.verdict} ({found}; copies are under {self.copy:.3g}, strangers over {self.unlike:.3g})'

@@ -9,14 +9,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 # %% auto #0
-__all__ = ['LONGEST', 'DENSEST', 'Given', 'given', 'mel_of', 'latent_of', 'move_latent', 'vary_latent', 'picture']
+__all__ = ['LONGEST', 'DENSEST', 'LASTS', 'Given', 'given', 'mel_of', 'latent_of', 'move_latent', 'vary_latent', 'picture',
+           'lasts']
 
 # %% ../nbs/10_pictures.ipynb #0aed2919
 import numpy as np
 import torch
 from .audio import SAMPLE_RATE, Sound, read_audio, resample
 from .core import UserError, make_generator
+from .flicker import flickering
 from .latent import LatentAnalysis, draw_latent
+from .models.vae import level
 
 # %% ../nbs/10_pictures.ipynb #26862714
 LONGEST = 600.   # seconds
@@ -138,11 +141,15 @@ def _many(loaded, frames, sliders, seed, z, variation, density): # -> (1,m,frame
     fade[-a.steps//2*stride:] = torch.linspace(1, 0, a.steps//2*stride)
     power = torch.zeros(cfg.n_mels, frames + steps*stride)
     for i in range(0, n, 8):                                                      # small batches stay in the processor's cache
-        lats = torch.cat([_latent(loaded, steps, sliders, s, z, variation) for s in seeds[i:i + 8]])
-        mels = loaded.model.decode(lats.to(loaded.device)).cpu()
+        lats = [_latent(loaded, steps, sliders, s, z, variation) for s in seeds[i:i + 8]]
+        mels = loaded.model.decode(torch.cat(lats).to(loaded.device))
+        mels = torch.cat([flickering(loaded, m[None], lat, s, 1. if z is None else variation) for m, lat, s in zip(mels, lats, seeds[i:])]).cpu()
         mels = (mels - loaded.spectrogram.silence)*fade + loaded.spectrogram.silence
         for m, f in zip((2*mels).exp() - cfg.floor**2, at[i:i + 8].tolist()): power[:, f:f + steps*stride] += m
     return (.5*(power[:, :frames] + cfg.floor**2).log())[None].to(loaded.device)
+
+def _needs_map(loaded):
+    if loaded.analysis is None: raise UserError(f'The model {loaded.metadata.name} has no latent analysis, so nothing can be drawn from it: train it anew.')
 
 @torch.no_grad()
 def picture(
@@ -155,11 +162,30 @@ def picture(
     density: float | None = None,   # sounds a second; None: one after the other, as long as they are
 ):                                  # (1,m,frames) on the model's device
     "What a model draws"
-    if loaded.analysis is None: raise UserError(f'The model {loaded.metadata.name} has no latent analysis, so nothing can be drawn from it: train it anew.')
+    _needs_map(loaded)
     if not isinstance(variation, (int, float)) or not 0 <= variation <= 1:
         raise UserError(f'A variation of {variation} is not possible: give one from 0 (the sound itself) to 1 (a free draw).')
     if density is not None and (not isinstance(density, (int, float)) or not 0 < density <= DENSEST):
         raise UserError(f'A density of {density} is not possible: give sounds a second, above 0 and up to {DENSEST:g}.')
-    z, sliders = None if like is None else latent_of(loaded, like.samples), sliders or {}
-    if density is not None: return _many(loaded, frames, sliders, seed, z, variation, density)
-    return loaded.model.decode(_latent(loaded, loaded.model.cfg.steps(frames), sliders, seed, z, variation).to(loaded.device))[..., :frames]
+    given, sliders = None if like is None else latent_of(loaded, like.samples), sliders or {}
+    if density is not None: return _many(loaded, frames, sliders, seed, given, variation, density)
+    z = _latent(loaded, loaded.model.cfg.steps(frames), sliders, seed, given, variation)
+    return flickering(loaded, loaded.model.decode(z.to(loaded.device))[..., :frames], z, seed, 1. if like is None else variation)
+
+# %% ../nbs/10_pictures.ipynb #237c41a9
+LASTS = 4.   # seconds, at most
+
+@torch.no_grad()
+def lasts(
+    loaded,                      # a model from `load_model`
+    sliders: dict | None = None, # slider name → position −10 … 10
+    seed: int = 0,
+) -> int:
+    "For how many frames the sound goes on that a seed draws"
+    _needs_map(loaded)
+    cfg = loaded.spectrogram.cfg
+    most = int(LASTS*cfg.sample_rate/cfg.hop)
+    mel = loaded.model.decode(draw_latent(loaded.analysis, loaded.model.cfg.steps(most), sliders, seed, once=True).to(loaded.device))[0, :, :most]
+    loud = level(mel[None])[0, 0]
+    sounds = (loud > max(loud.max() - 6.9, loaded.spectrogram.silence + 1)).nonzero()
+    return max(8, int(sounds[-1]) + 1) if len(sounds) else 8

@@ -22,7 +22,7 @@ from .distance import mr_stft
 from .findings import COLUMNS, ROWS, WAYS, Report
 from .models.persistence import LoadedModel, load_model, put_extra
 from .nearness import Nearness
-from .pictures import picture
+from .pictures import lasts, picture
 from .space import finish
 from .train import crops
 from .vocoder import GriffinLim, resolve_vocoder
@@ -274,14 +274,13 @@ def _sounding(loaded, sounds, vocoder, seed, top, pace):
     why = [NO_VISQOL] if visqol is None else [] if n else ['ViSQOL: it could hear none of these sounds.']
     return each, int(n), why
 
-def _draws(loaded, like, n, vocoder, seed, pace):
-    "Draws as long as the sounds are; none where the model cannot draw"
-    out, g = [], make_generator(seed)
-    order = [i for _ in range(-(-n//max(1, len(like)))) for i in torch.randperm(len(like), generator=g).tolist()][:n]
-    for i, j in enumerate(order if loaded.analysis else ()):
-        t = len(like[j])
-        out.append(finish(vocoder(picture(loaded, loaded.spectrogram.cfg.frames(t), seed=seed + i), seed=seed + i)[0], t))
-        pace.did(_COST['new']*t/SAMPLE_RATE, 'drawing new sounds')
+def _draws(loaded, n, vocoder, seed, pace):
+    "Draws, each as long as it lasts; none where the model cannot draw"
+    out = []
+    for i in range(seed, seed + n if loaded.analysis else seed):
+        frames = lasts(loaded, seed=i)
+        out.append(finish(vocoder(picture(loaded, frames, seed=i), seed=i)[0], frames*loaded.spectrogram.cfg.hop))
+        pace.did(_COST['new']*len(out[-1])/SAMPLE_RATE, 'drawing new sounds')
     return out
 
 def _back(loaded, sounds, vocoder, seed, pace):
@@ -326,7 +325,7 @@ def report(
                  + _COST['new']*2*draws*length(reference)/len(reference) + 1, progress, stop)
     drawing, worst, top = _drawings(loaded, learned, unseen, pace)
     sound, listened, why = _sounding(loaded, sounded, v, seed, top, pace)
-    new = _draws(loaded, reference, draws, v, seed, pace)
+    new = _draws(loaded, draws, v, seed, pace)
     back = _back(loaded, (others if len(others) >= FEWEST else reference)[:draws], v, seed, pace)
     if not new: why.append('Draws: this model has no latent analysis, so nothing can be drawn from it.')
     mel = loaded.spectrogram if loaded.device.type == 'cpu' else type(loaded.spectrogram)(loaded.spectrogram.cfg)

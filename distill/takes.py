@@ -173,14 +173,14 @@ def sound(self: History, take) -> Sound:
     tags = read_tags(path)
     return Sound(x[0] if len(x) == 1 else x, rate, {k: v for k, v in tags.items() if k not in ('title', 'software', 'created')} | dict(name=tags.get('title')))
 
-TAKE_COLUMNS = 'Created', 'Model', 'Seed', 'Seconds', 'Sliders', 'File'
+TAKE_COLUMNS = 'Created', 'Model', 'Seed', 'Seconds', 'How', 'File'
 
 def take_cells(
     takes,  # as `History.df` gives them
 ) -> list:  # of lists, each a row
     "Takes in a table for people, as texts under `TAKE_COLUMNS`; files that were kept lie in `kept`"
     known = takes.astype(object).where(takes.notna(), '')
-    return [[str(t.created)[:16], t.model, str(t.seed), f'{t.seconds or 0:.4g}', ', '.join(f'{k} {v:g}' for k, v in t.sliders.items()),
+    return [[str(t.created)[:16], t.model, str(t.seed), f'{t.seconds or 0:.4g}', ', '.join([t.made]*(t.made != 'generate') + [f'{k} {v:g}' for k, v in t.sliders.items()]),
              'kept/'*t.kept + t.path.name] for t in known.itertuples()]
 
 # %% ../nbs/11_takes.ipynb #c4621009

@@ -136,6 +136,24 @@ def test_generate_mistakes(place, tmp_path, args, words):
     assert files(tmp_path) == []
 
 
+@pytest.mark.parametrize('args, words', [
+    (['morph', 'MODEL', 'kick_1.wav', 'nothing.wav'], ['nothing.wav']), (['morph', 'MODEL', 'kick_1.wav', 'kick_1.wav', '--position', '.5', '--position', '2'], ['2.0', 'from 0 to 1']),
+    (['blend', 'MODEL', 'nobody=2'], ["'nobody'"]), (['blend', 'MODEL', 'nobody=two'], ["'nobody=two'"]), (['blend', 'MODEL=-1'], ['weights']), (['blend', 'MODEL=nan'], ['weights']), (['blend', 'MODEL=0'], ['weights']),
+    *([[*what, '--near', folder], words] for what in (['generate', 'MODEL'], ['morph', 'MODEL', 'kick_1.wav', 'kick_1.wav'], ['blend', 'MODEL']) for folder, words in (('nowhere', ['no folder', 'nowhere']), ('three', ['3 sounds', 'four']))),
+], ids=lambda v: ' '.join(v) if isinstance(v, list) else str(v))
+def test_mistakes_of_morph_blend_and_nearness(place, tmp_path, monkeypatch, args, words):
+    "Said before anything is made"
+    home, made = place
+    for i in range(3): sf.write(tmp_path/f'{i}.wav', np.random.default_rng(i).normal(0, .1, 9600), 48_000)
+    (tmp_path/'three').mkdir()
+    for f in sorted(tmp_path.glob('*.wav')): f.rename(tmp_path/'three'/f.name)
+    shutil.copy(next((home/'sounds').rglob('*.wav')), tmp_path/'kick_1.wav')
+    monkeypatch.chdir(tmp_path)
+    before = files(tmp_path)
+    one_sentence(call(*(a.replace('MODEL', str(made.path)) for a in args), '--out', 'o', '--models-dir', tmp_path/'m'), *words)
+    assert files(tmp_path) == before
+
+
 def test_model_that_is_not_there(place, tmp_path):
     home, _ = place
     one_sentence(call('generate', 'nobody', '--models-dir', home/'models'), 'nobody')
@@ -223,7 +241,7 @@ def rehearsal(place, tmp_path_factory):
     m = load_model(place[1].path)
     sliders = (replace(m.analysis.sliders[0], name='brightness'), *(replace(s, name=f'other {i + 1}') for i, s in enumerate(m.analysis.sliders[1:])))
     save = lambda net, mel, *a: save_model(net, mel, {}, *a)
-    save(m.model, m.spectrogram.cfg, ModelMetadata('rain'), home/'models', replace(m.analysis, sliders=sliders))
+    for name in ('rain', 'bells'): save(m.model, m.spectrogram.cfg, ModelMetadata(name), home/'models', replace(m.analysis, sliders=sliders))
     for name, i in (('Rain on tin', '1a2b0001'), ('Rain at sea', '3c4d0002')):
         save(ConvVAE(VAEConfig(channels=16)), MelConfig(), ModelMetadata(name, i), home/'models')
     return home

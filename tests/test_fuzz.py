@@ -6,6 +6,7 @@ that no code runs and nothing is written, and each mutant's peak of memory and i
     DISTILL_FUZZ=20 pytest tests/test_fuzz.py     twenty times as many
 """
 import copy, encodings.raw_unicode_escape, encodings.unicode_escape, io, json, os, pickle, random, sys, tarfile, time, warnings, zipfile
+from dataclasses import replace
 from pathlib import Path
 import numpy as np
 import pytest
@@ -84,6 +85,7 @@ def good(tmp_path_factory):
     "The bytes, contents and card of a file that loads, with everything a file can hold"
     from distill.latent import analyze
     a = analyze(tiny(), [torch.randn(8, 60, generator=torch.Generator().manual_seed(i)) for i in range(3)], steps=2, most_axes=3, sliders=2)
+    a = replace(a, levels=1, flicker=torch.rand(len(a.states), 12))
     f = save(tmp_path_factory.mktemp('good'), 'Good', tags=['a', 'b'], analysis=a, vocoder_state=vocoder(), extra=dict(mood='grey'))
     d, card = read_contents(f)
     assert not verify_model(f)

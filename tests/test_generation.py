@@ -7,14 +7,15 @@ import soundfile as sf
 import torch
 from hypothesis import HealthCheck, given as drawn, settings, strategies as st
 from typer.testing import CliRunner
-from distill.audio import Corpus, read_audio
+from distill.audio import Corpus, Sound, read_audio
 from distill.core import UserError, make_generator
 from distill.demo import demo_corpus
-from distill.generation import differs, generate, replay, save_sound
+from distill.generation import blend, differs, generate, morph, replay, save_sound
 from distill.latent import analyze
 from distill.library.catalog import ModelMetadata
 from distill.models.persistence import load_model, save_model
 from distill.models.vae import VAEConfig
+from distill.nearness import Nearness
 from distill.space import CEILING, limit, meter
 from distill.takes import History, presets, save_preset
 from distill.train import TrainConfig, VAETraining, fit
@@ -55,6 +56,71 @@ def test_python_command_and_panel_give_the_same_samples(place, tmp_path, space):
         r = CliRunner().invoke(app, ['generate', str(path), *way, '--seed', '11', '--bits', '32', '--out', str(tmp_path), '--models-dir', str(home/'models'), '--no-history'])
         assert r.exit_code == 0, r.output
         assert np.array_equal(read_audio(r.stdout.strip())[0].squeeze(0).numpy(), ours)
+
+
+@pytest.fixture(scope='module')
+def twin(place):
+    "Another model of the library, with the same pictures and other weights"
+    home, path = place
+    m = load_model(path)
+    task = VAETraining(Corpus(home/'sounds'), vae=VAEConfig(channels=16), cfg=TrainConfig(batch=8, epoch=10, seed=1))
+    for _ in fit(task, steps=10): pass
+    return save_model(task.model, m.spectrogram.cfg, {}, ModelMetadata('Bells'), home/'models', analyze(task.model, task.mels))
+
+
+@pytest.mark.parametrize('space', [{}, dict(width=.4, azimuth=-30., vocoder='griffin-lim')])
+@pytest.mark.parametrize('made', ['morph', 'blend'])
+def test_morph_and_blend_give_the_same_samples_at_every_door(place, twin, tmp_path, made, space):
+    "Python, command, panel, and replay of what the command and the panel have written"
+    from distill.cli import app
+    from distill.ui import ModelPanel
+    home, path = place
+    model, (a, b) = load_model(path), [str(f) for f in sorted((home/'sounds').rglob('*.wav'))[::4][:2]]
+    panel = ModelPanel(load_model(path))
+    for k, v in space.items(): getattr(panel, k).value = v
+    if made == 'morph':
+        ours, args = morph(model, a, b, .3, seed=11, **space), [str(path), a, b, '--position', '.3']
+        panel.like.value, panel.to.value, panel.position.value = a, b, .3
+    else:
+        ours = blend([(model, .65), (load_model(twin), .35)], {'other 1': 3.5}, .7, 11, like=b, variation=.4, density=6., **space)
+        args = [f'{path}=.65', f'{twin}=.35', '--slider', 'other 1=3.5', '--seconds', '.7', '--like', b, '--variation', '.4', '--density', '6']
+        panel.sliders['other 1'].position.value, panel.partner.value, panel.weight.value = 3.5, twin.name, .35
+        panel.like.value, panel.variation.value, panel.density.value = b, .4, 6.
+        panel.seconds.value = .7
+    panel.seed.value = 11; panel.make.click()
+    assert panel.said == '' and np.array_equal(panel.takes[0].sound.samples, ours.samples) and panel.takes[0].sound.info == ours.info
+    options = [w for k, v in space.items() for w in (f'--{k}', str(v))]
+    r = CliRunner().invoke(app, [made, *args, *options, '--seed', '11', '--bits', '32', '--out', str(tmp_path), '--models-dir', str(home/'models'), '--near', str(home/'sounds'), '--json'])
+    assert r.exit_code == 0, r.output
+    (facts,) = json.loads(r.stdout)
+    assert np.array_equal(read_audio(facts['path'])[0].squeeze(0).numpy(), ours.samples) and facts['problems'] == []
+    near = Nearness(Corpus(home/'sounds'))
+    said = near(ours)
+    assert facts['near'] == dict(distance=said.distance, name=said.name, verdict=said.verdict, copy=near.copy, unlike=near.unlike) and f"{facts['path']}: {near.text(said)}" in r.stderr.splitlines()
+    for file in (facts['path'], panel.takes[0].file):
+        r = CliRunner().invoke(app, ['replay', str(file), '--out', str(tmp_path), '--models-dir', str(home/'models'), '--json'])
+        assert r.exit_code == 0 and json.loads(r.stdout)['differs'] == 0, r.output
+
+
+def test_a_file_of_a_morph_or_a_blend_takes_the_place_of_none(place, twin, tmp_path):
+    from distill.cli import app
+    home, path = place
+    a, b = sorted((home/'sounds').rglob('*.wav'))[:2]
+    go = lambda *args: CliRunner().invoke(app, [*map(str, args), '--seconds', '.1', '--out', str(tmp_path), '--models-dir', str(home/'models'), '--no-history'])
+    for _ in range(2):
+        for args in (('morph', 'Rain', a, b), ('morph', 'Rain', a, b, '--position', 0, '--position', 1), ('blend', 'Rain=2', 'Bells', '--seed', 4)): assert go(*args).exit_code == 0
+    assert {f.name for f in tmp_path.iterdir()} == {f'{s}{i}.wav' for s in ('Rain-morph0', 'Rain-morph0.5', 'Rain-morph1', 'Rain-Bells-seed4') for i in ('', '_1')}
+
+
+def test_silence_is_near_nothing(place, tmp_path, monkeypatch):
+    "And JSON can say so"
+    import distill.generation
+    from distill.cli import app
+    home, path = place
+    monkeypatch.setattr(distill.generation, 'generate', lambda m, **kw: Sound(np.zeros(9600, 'float32'), info=dict(seed=0)))
+    r = CliRunner().invoke(app, ['generate', str(path), '--out', str(tmp_path), '--models-dir', str(home/'models'), '--no-history', '--near', str(home/'sounds'), '--json'])
+    assert r.exit_code == 0, r.output
+    assert json.loads(r.stdout)[0]['near']['distance'] is None and 'unlike the corpus (it is silent;' in r.stderr
 
 
 def test_the_command_heeds_what_is_given_before_the_preset(place, tmp_path):

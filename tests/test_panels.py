@@ -14,6 +14,7 @@ from distill.library.catalog import ModelLibrary, ModelMetadata, VocoderInfo
 from distill.mel import MelConfig
 from distill.models.persistence import load_model, save_model
 from distill.models.vae import VAEConfig
+from distill.pictures import given
 from distill.train import TrainConfig, VAETraining, fit, read_checkpoint
 from distill.takes import History, presets
 from distill.ui import CorpusPanel, LibraryPanel, ModelPanel, Player, TrainPanel, VocoderPanel, _lazy, loss_curves
@@ -114,6 +115,85 @@ def test_takes_go_into_the_history(made, tmp_path):
     p.takes[0].vary.click(); assert 'in no history' in p.said
     p.takes[0].export.click(); assert 'Exported' in p.said
 
+@pytest.fixture
+def pair(made, tmp_path):
+    "A panel whose folder has another model to blend with, one whose pictures are of another kind, and one that is only a card"
+    (tmp_path/'lib').mkdir(); (tmp_path/'lib'/'Rain.distillgan').write_bytes(made.read_bytes())
+    m = load_model(made)
+    other = save_model(m.model, m.spectrogram.cfg, {}, ModelMetadata('Drizzle'), tmp_path/'lib', m.analysis)
+    save(tmp_path/'lib', 'Odd'); put_card(tmp_path/'lib', 'Drizzle')
+    p = ModelPanel(tmp_path/'lib'/'Rain.distillgan', tmp_path/'out'); p.seconds.value, p.next_seeds.value = .2, False
+    return p, other
+
+def test_a_morph_in_the_panel(pair, sounds, tmp_path):
+    p, _ = pair
+    a, b = [str(f) for f in sorted(sounds.rglob('*.wav'))[::5][:2]]
+    ends = [len(given(f).samples) for f in (a, b)]
+    p.to.value = b; p.make.click(); assert 'needs one to begin from' in p.said and not p.takes
+    p.like.value = a
+    assert is_shown(p.position) and is_shown(p.hint) and not is_shown(p.variation) and p.hint.value in p._repr_html_()
+    lengths = []
+    for at in (0., .25, 1.): p.position.value = at; lengths.append(round(p.seconds.value*48_000))
+    assert lengths == [ends[0], round(.75*ends[0] + .25*ends[1]), ends[1]]
+    p.position.value = .25; p.seconds.value, p.density.value = .3, 4.           # as long as it is told at last
+    p.sliders['other 1'].position.value = 5.; asked = p.values(); p.make.click()
+    take = p.takes[0]
+    assert len(take.sound) == 14_400 and take.sound.info['sliders'] == {} and take.name == 'Rain morph 0.25'
+    assert take.caption.value.count(f'from {a.split("/")[-1]} to {b.split("/")[-1]}, position 0.25') == 1
+    p.slot.value = 'B'; p.to.value = ''; assert not is_shown(p.position) and is_shown(p.variation) and p.values().keys() >= {'like', 'variation'} and 'to' not in p.values()
+    p.slot.value = 'A'; assert p.values() == asked
+    p.free.click(); p.to.value = p.like.value = ''; p.recall(take); assert p.values() == asked
+    p.preset_name.value = 'far'; p.preset_save.click()
+    assert presets(p.loaded)['far'] == dict(sliders={'other 1': 5.}, seconds=.3, density=4.)
+    p.make.click(); assert p.takes[0].sound.info == take.sound.info and (p.takes[0].sound.samples == take.sound.samples).all()
+    p.takes[0].vary.click(); assert p.to.value == '' and p.like.value.endswith('.flac')
+    p.to.value = 'nothing.wav'; assert 'nothing.wav' in p.said
+
+def test_a_blend_in_the_panel(pair, sounds):
+    p, other = pair
+    assert is_shown(p.partner) and not is_shown(p.weight)
+    names = dict(p.partner.options)
+    assert list(names)[0] == 'none' and 'Odd' in names and f'Drizzle ({other.name})' in names and len(names) == 4
+    for wrong, why in ((names['Odd'], 'different settings'), (next(f for f in names.values() if f and 'Odd' not in f and f != other.name), 'Not a valid')):
+        p.partner.value = wrong; assert why in p.said and p.partner.value == '' and not is_shown(p.weight)
+    p.partner.value, p.weight.value = other.name, .3; asked = p.values(); p.make.click()
+    take = p.takes[0]
+    assert [(m['model'], m['weight']) for m in take.sound.info['models']] == [('Rain', .7), ('Drizzle', .3)] and '0.7 Rain + 0.3 Drizzle · all sliders free' in take.caption.value and 'Drizzle' in p._repr_html_()
+    p.partner.value = ''; p.weight.value = 1.; p.recall(take); assert p.values() == asked and is_shown(p.weight)
+    p.preset_name.value = 'mild'; p.preset_save.click(); assert presets(p.loaded)['mild'] == dict(sliders={}, seconds=.2)
+    p.like.value = p.to.value = str(sorted(sounds.rglob('*.wav'))[0]); p.make.click()
+    assert 'cannot be made at once' in p.said and p.takes == [take]
+    p.to.value = ''; p.make.click(); assert p.takes[0].sound.info['like'] and len(p.takes[0].sound.info['models']) == 2
+    other.unlink(); p.partner.value = ''; p.partner.value = other.name; p.make.click(); assert p.said == ''       # it is loaded already
+
+def test_takes_say_how_near_they_are(made, sounds, tmp_path, monkeypatch):
+    import distill.ui.model as room
+    read = []
+    p = ModelPanel(load_model(made), tmp_path/'out'); p.seconds.value = .2
+    p.make.click(); assert p.takes[0].near == ''
+    monkeypatch.setattr(room, 'Nearness', lambda corpus, real=room.Nearness: read.append(corpus) or real(corpus))
+    p.sounds.value = str(sounds); p.make.click(); p.count.value = 2; p.make.click()
+    assert len(read) == 1 and all(t.near.split(' (')[0] in ('a copy', 'near', 'unlike the corpus') and t.near in t.caption.value for t in p.takes)
+    near = room.Nearness(Corpus(sounds)); assert [t.near for t in p.takes] == [near.text(near(t.sound)) for t in p.takes]
+    for folder in ('nowhere', str(made.parent)):
+        p.sounds.value = folder; p.make.click(); assert 'is not known' in p.said and folder in p.said and [t.near for t in p.takes] == ['', '']
+        p.make.click(); assert p.said == '' and len(p.takes) == 2
+
+def test_a_take_is_fetched_from_the_history(pair, sounds):
+    p, other = pair
+    p.count.value = 3; p.make.click(); first = p.takes[1]
+    p.count.value = 1; p.make.click()
+    assert not is_shown(p.past_take) and not is_shown(p.fetch)
+    p.find.value = 'rain'; assert is_shown(p.fetch) and len(p.past_take.options) == 4
+    p.past_take.value = first.file.stem; p.fetch.click(); p.fetch.click()
+    assert len(p.takes) == 2 and not is_shown(p.takes[0].recall) and p.takes[0].name == first.name
+    assert np.abs(p.takes[0].sound.samples - first.sound.samples).max() <= 2**-23
+    p.takes[0].keep.click(); assert list(p.history.df().seed[p.history.df().kept]) == [first.sound.info['seed']] and p.past_take.value == first.file.stem
+    p.kept[0].vary.click(); assert 'kept' in p.like.value
+    p.history.add(Sound(np.zeros((2, 4410), 'float32'), 44_100)); p.find.value = 'generate'          # says little of itself
+    p.past_take.value = next(t for t in p.past_take.options if 'sound' in t); p.fetch.click(); assert p.takes[0].name == 'sound' and p.takes[0].sound.rate == 44_100
+    p.find.value = 'sparkle'; assert not is_shown(p.fetch)
+
 def test_every_control_of_the_model_panel(made, tmp_path):
     p = ModelPanel(load_model(made), tmp_path/'out')
     p.seconds.value = .2; p.make.click(); p.make.click(); p.takes[0].keep.click(); p.make.click()
@@ -124,6 +204,7 @@ def test_every_control_of_the_model_panel(made, tmp_path):
         p.say(''); p.randomise.click(); before = snapshot(p, c), p.values()
         use(c)
         assert (snapshot(p, c), p.values()) != before, f'{c.description or c.tooltip} does nothing'
+    p.to.value = ''
     for fmt in ('wav', 'flac', 'mp3'):
         p.format.value = fmt; p.kept and p.drop(p.kept[0]); p.make.click(); p.takes[0].keep.click(); p.kept[0].export.click()
         assert p.kept[0].player.title.replace(' ', '_') + f'.{fmt}' in {f.name for f in (tmp_path/'out').iterdir()}

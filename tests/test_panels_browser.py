@@ -159,6 +159,12 @@ def play_the_model(page, root, nb):
     assert list(df.kept) == [False, False, True]
     heard = np.array(page.locator('.distill-take', has_text='density 6').locator('.distill-player').evaluate(SAMPLES), 'float32')
     assert (heard == read_audio(df.path.iloc[0])[0][0].numpy()).all()
+    page.locator('.distill-to input').fill('sounds/kicks/kick_1.wav'); page.keyboard.press('Tab')  # and from it to another
+    page.get_by_text('have no part in it').wait_for()
+    page.locator('.distill-generate').click()
+    page.locator('.distill-take', has_text='to kick_1.wav, position 0.5').wait_for()
+    page.locator('.distill-find input').fill('morph'); page.keyboard.press('Tab')
+    page.locator('.distill-fetch').wait_for()
     page.locator('.distill-generate').scroll_into_view_if_needed()
     shoot(page, nb, 'model', 2000)
 

@@ -9,6 +9,8 @@ DOORS = {   # a command's words -> the functions whose parameters stand behind i
     'train': ['distill.pipeline.train_model'],
     'train-vocoder': ['distill.pipeline.bundle_vocoder'],
     'generate': ['distill.generation.generate', 'distill.models.persistence.load_model', 'distill.generation.save_sound'],
+    'morph': ['distill.generation.morph', 'distill.generation.generate', 'distill.models.persistence.load_model', 'distill.generation.save_sound'],
+    'blend': ['distill.generation.blend', 'distill.generation.generate', 'distill.models.persistence.load_model', 'distill.generation.save_sound'],
     'replay': ['distill.generation.replay'],
     'history': ['distill.takes.History.df'],
     'doctor': ['distill.cli.doctor.self_test'],
@@ -20,9 +22,10 @@ REFS = 'model', 'models', 'first', 'second'     # as ModelLibrary.get has it
 OWN = {     # what a command has and Python has not, and why
     'help': '', 'models_dir': 'a command finds its library by it', 'as_json': 'how to print', 'folder': 'Python takes a Corpus too',
     'out': "with `format`, Python's path", 'format': "with `out`, Python's path", 'history': 'Python has History().add', 'force': 'a command asks',
+    'near': 'Python has Nearness(Corpus(folder))(sound)',
     'trash': 'Python has library.trash', 'open_it': 'for people',
     ('model list', 'vocoder'): 'True and False are no words for a shell', ('demo', 'seed'): 'of three things at once',
-    ('generate', 'preset'): "Python has generate(model, **preset(model, 'soft'))",
+    ('generate', 'preset'): "Python has generate(model, **preset(model, 'soft'))", ('morph', 'position'): 'always a list',
 }
 
 
@@ -45,9 +48,12 @@ def plain(text):
 
 
 def quarrels(words, command):
-    "Where a command and what stands behind it differ in names, defaults or texts"
+    "Where a command and what stands behind it differ in names, defaults or texts; a text may stand at the next function, `as in` which it is"
     there = {}
-    for f in DOORS.get(words, []): there = {**door(f), **there}
+    for f in DOORS.get(words, []):
+        for n, (default, says) in door(f).items():
+            first, said = there.get(n, (default, says))
+            there[n] = first, says if not said or 'as in `' in said else said
     for p in command.params:
         if p.name in OWN and p.name not in there or (words, p.name) in OWN: continue
         if p.name not in there and p.name not in REFS: yield f'distill {words}: Python knows no {p.name} (name the function behind it in DOORS, or the reason in OWN)'; continue
@@ -77,9 +83,10 @@ def test_another_name_default_or_text_would_be_noticed():
     assert len(command(default=2)) == len(command(help='How many.')) == len(command(other=True)) == 1
 
 
-def test_every_parameter_of_generate_has_an_option():
-    here = {p.name for p in dict(commands())['generate'].params}
-    assert not set(door('distill.generation.generate')) - here - {'loaded'}
+@pytest.mark.parametrize('words', ['generate', 'morph', 'blend'])
+def test_every_parameter_of_what_makes_sounds_has_an_option(words):
+    here = {p.name for p in dict(commands())[words].params}
+    assert not set(door(f'distill.generation.{words}')) - here - {'loaded'}
 
 
 # --- the Tab key
@@ -113,7 +120,7 @@ def tab(home, line):
     ('model delete rain ra', 'rain rattle'), ('train-vocoder rai', 'rain'), ('model restore ', ''),
     ('generate rain --vocoder ', 'auto own base griffin-lim'), ('train x --preset ', 'auto conservative balanced aggressive'),
     ('train-vocoder rain x --type h', 'hifigan_v2'), ('train-vocoder rain x --start ra', 'rain rattle'), ('generate rain --format f', 'flac'), ('model list --vocoder ', 'any none hifigan_v2 fourier'),
-    ('model rest', 'restore'), ('hist', 'history'), ('generate rattle --preset ', 'soft'), ('generate nobody --preset ', ''), ('generate --see', '--seed'),
+    ('model rest', 'restore'), ('hist', 'history'), ('mor', 'morph'), ('morph ra', 'rain rattle'), ('blend rain=2 ra', 'rain rattle'), ('generate rattle --preset ', 'soft'), ('generate nobody --preset ', ''), ('generate --see', '--seed'),
 ])
 def test_tab_offers(home, line, offered): assert tab(home, line) == set(offered.split())
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from .. import __version__
 from .doctor import docs, doctor
-from .generate import generate, history, replay
+from .generate import blend, generate, history, morph, replay
 from .model import app as model
 from .shell import Commands
 from .train import demo, train
@@ -34,6 +34,8 @@ app.command()(demo)
 app.command()(train)
 app.command()(train_vocoder)
 app.command()(generate)
+app.command()(morph)
+app.command()(blend)
 app.command()(replay)
 app.command()(history)
 app.add_typer(model, name='model')
