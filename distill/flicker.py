@@ -93,7 +93,7 @@ def _shares(a, z): # (b,z,steps) -> (b,n,12)
     n = max(1, -(-(z.shape[2] - h)//h))
     z = torch.cat([z, a.rest[:, None].expand(len(z), -1, max(0, (n - 1)*h + w - z.shape[2]))], 2)
     states = a.states_of(z.unfold(2, w, h)[:, :, :n].permute(0, 2, 1, 3).flatten(0, 1))
-    width = 2*a.near**2*states.shape[1]
+    width = 2*max(a.near, .05)**2*states.shape[1]
     return torch.cat([(-torch.cdist(s, a.states).square()/width).softmax(1) @ a.flicker for s in states.split(1024)]).view(len(z), n, -1)
 
 @torch.no_grad()
