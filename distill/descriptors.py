@@ -50,7 +50,7 @@ class Frames:
         "The same from pictures: no sound is made, attacks are known to a frame only, and partials not at all"
         rows, area = log_mel.exp(), mel.bank.sum(1).clamp(min=1e-9)
         spectrum = rows/area[:, None]
-        hz, width = (mel.bank @ cls._bins(mel))/area, (mel.bank/mel.bank.sum(0).clamp(min=1e-9)).sum(1)
+        hz, width = mel.hz.clamp(min=10.), (mel.bank/mel.bank.sum(0).clamp(min=1e-9)).sum(1)
         square = width @ spectrum.square()*2/mel.window.sum()**2
         return cls._of(spectrum, rows, square.repeat_interleave(mel.cfg.hop//_STEP, 1), hz.clamp(min=10.), width, mel)
 

@@ -115,6 +115,11 @@ class Mel(nn.Module):
         "Natural logarithm of the mel magnitudes, never below `log(floor)`"
         return (self.bank @ self.stft(x).abs()).clamp(min=self.cfg.floor).log()
 
+    @property
+    def hz(self) -> torch.Tensor: # (m,)
+        "Where the rows lie, in Hz"
+        return (self.bank @ torch.linspace(0, self.cfg.sample_rate/2, self.bank.shape[1], device=self.bank.device))/self.bank.sum(1).clamp(min=1e-9)
+
     def magnitude(self, mel): # (b,m,f) -> (b,k,f)
         "Fourier magnitudes whose mel is nearest to `mel`, by the pseudo-inverse of the bank"
         return (self.inverse @ mel.exp()).clamp(min=0)

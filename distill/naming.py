@@ -137,14 +137,21 @@ def _range(y, s, i):
         return min(rho, .95) + .1*min(effect[i].item(), .8) if effect[i] > LEAST_EFFECT else rho - 1
     return max(((a, b) for a in range(_GRID) for b in range(a + 4, _GRID + 1)), key=worth)
 
+def _places(low, usual, high, n): # n is odd
+    "So many values from end to end, the corpus's usual one in the middle, a fifth of the way from an end at least; even steps on either side"
+    fifth = (high - low)/5
+    usual = min(max(usual, low + fifth), high - fifth)
+    return torch.cat([torch.linspace(low, usual, n//2 + 1), torch.linspace(usual, high, n//2 + 1)[1:]]).tolist()
+
 def _tried(search, s, base):
     "Ranges, rank correlations and leakages of a set of descriptors"
     ends, facts = [], []
     for i in range(len(s)):
-        targets = torch.linspace(*search.percentiles(s[i], (.01, .99)), _GRID).tolist()
+        low, usual, high = search.percentiles(s[i], (.01, .5, .99))
+        targets = torch.linspace(low, high, _GRID).tolist()
         y = search.heard(search.moved(s, i, base, targets))
         a, b = _range(y, s, i)
-        ends.append((targets[a], targets[b - 1])); facts.append(_facts(y[a:b], s, i))
+        ends.append((targets[a], usual, targets[b - 1])); facts.append(_facts(y[a:b], s, i))
     return ends, torch.tensor([f[0] for f in facts]), torch.stack([f[1] for f in facts])
 
 def _choose(search, base, most, least):
@@ -162,11 +169,11 @@ def _choose(search, base, most, least):
         s = [x for j, x in enumerate(s) if j not in let_go]
     return best[1:] if best else ([], [])
 
-# %% ../nbs/09_naming.ipynb #3cb58ff4
+# %% ../nbs/09_naming.ipynb #a8ef7393
 def _measured(search, s, ends, base, least):
     "The sliders that keep their names, with what was measured on sounds one can hear"
     while s:
-        heard = [search.heard(search.moved(s, i, base, torch.linspace(*ends[i], 5).tolist()), aloud=True) for i in range(len(s))]
+        heard = [search.heard(search.moved(s, i, base, _places(*ends[i], 5)), aloud=True) for i in range(len(s))]
         facts = [_facts(y, s, i) for i, y in enumerate(heard)]
         leaks = _leaks(torch.stack([f[1] for f in facts]))
         stay = [i for i, (rho, effect, _) in enumerate(facts) if rho >= least and effect[i] >= LEAST_EFFECT]
@@ -198,7 +205,7 @@ def name_sliders(
     s, ends, facts = _measured(search, *_choose(search, beginnings(a, 32, search.g), most, least), beginnings(a, 16, search.g), least)
     slopes = F.normalize(predicted(search.only(s), a.states)[1].mean(0), dim=1) if s else torch.zeros(0, len(a.spread))
     share = lambda u: (u*a.spread).square().sum().item()/total
-    sliders = [Slider(PICTURED[i], (u*a.spread).abs().argmax().item(), share(u), tuple(torch.linspace(*e, len(POSITIONS)).tolist()), PICTURED[i], **f)
+    sliders = [Slider(PICTURED[i], (u*a.spread).abs().argmax().item(), share(u), tuple(_places(*e, len(POSITIONS))), PICTURED[i], **f)
                for i, u, e, f in zip(s, slopes, ends, facts)]
     for n, axis in enumerate(_rest(a, slopes, most - len(s))):
         sliders.append(Slider(f'other {n + 1}', axis, a.spread[axis].item()**2/total, _positions(a.states[:, axis], weight)))

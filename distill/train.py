@@ -10,7 +10,7 @@ from pathlib import Path
 from pickle import UnpicklingError
 
 # %% auto #0
-__all__ = ['PRESETS', 'CHECKPOINT_MARKER', 'CHECKPOINT_VERSION', 'TrainConfig', 'Record', 'preset', 'Task', 'crops',
+__all__ = ['PRESETS', 'CHECKPOINT_MARKER', 'CHECKPOINT_VERSION', 'TrainConfig', 'Record', 'preset', 'Task', 'crops', 'played',
            'VAETraining', 'save_checkpoint', 'read_checkpoint', 'fit']
 
 # %% ../nbs/06_train.ipynb #52400f5c
@@ -30,13 +30,17 @@ class TrainConfig:
     frames: int = 96           # mel frames a crop: 1.024 s
     lr: float = 1e-3           # learning rate of AdamW (Loshchilov & Hutter 2019)
     lr_warmup: int = 50        # steps over which it rises from zero
-    kl_weight: float = .02     # price of a nat in the latent
+    kl_weight: float = .02     # price of a nat in the latent, to begin with
     kl_warmup: int = 200       # steps over which that price rises from zero
+    rate: float = 225.         # nats a second the latent is to carry; the price moves towards it, to four times or a quarter at most; 0: it stays
     free_bits: float = .05     # nats each latent number may carry for nothing
     ema: float = .99           # decay of the running mean of the weights, which is what is kept
     gain: float = 6.           # dB; every crop is made up to so much louder or quieter
     colour: float = 3.         # dB; every crop is coloured by a smooth random curve over the mel rows, so much of it on average
+    speed: float = 3.          # per cent; every crop is played up to so much faster or slower, at its pitch
+    pitch: float = .5          # semitones; every crop is played up to so much higher or lower, at its speed
     mix: float = .3            # share of the crops that get another one laid over them, quieter by up to 17 dB
+    noise: float = 1.5         # dB; the encoder sees the cells of every crop off by up to so much, and they are to be drawn as they are
     hold_out: float = .15      # share of the files kept aside to measure on
     epoch: int = 50            # steps in an epoch
     length: float = 1.         # share of the steps that a corpus calls for, where no budget is given
@@ -53,6 +57,9 @@ class TrainConfig:
         if not 0 <= self.hold_out < 1: raise UserError(f'TrainConfig: hold_out is {self.hold_out}, must be at least 0 and below 1.')
         if not self.length > 0: raise UserError(f'TrainConfig: length is {self.length}, must be above 0.')
         if not isinstance(self.patience, int) or self.patience < 0: raise UserError(f'TrainConfig: patience is {self.patience!r}, must be a whole number, 0 or more.')
+        for k, top in dict(gain=60, colour=60, speed=50, pitch=12, noise=20, rate=1e6).items():
+            v = getattr(self, k)
+            if not 0 <= v <= top: raise UserError(f'TrainConfig: {k} is {v}, must be from 0 to {top:g}.')
         if not 0 <= self.mix <= 1: raise UserError(f'TrainConfig: mix is {self.mix}, must be from 0 to 1.')
         if not 0 <= self.ema < 1: raise UserError(f'TrainConfig: ema is {self.ema}, must be at least 0 and below 1.')
 
@@ -71,9 +78,9 @@ class Record:
 
 # %% ../nbs/06_train.ipynb #1ca53103
 PRESETS = dict(
-    conservative=dict(length=.6, kl_weight=.04, gain=9., colour=4., mix=.5),  # few sounds: a plainer latent, more made of what there is, an early end
+    conservative=dict(length=.6, kl_weight=.04, rate=180., gain=9., colour=4., speed=6., pitch=1., mix=.5, noise=3.),  # few sounds: a plainer latent, more made of what there is, an early end
     balanced=dict(),
-    aggressive=dict(length=2., kl_weight=.008),                               # many sounds or a GPU: a latent that says more, longer training
+    aggressive=dict(length=2., kl_weight=.008, rate=300.),    # many sounds or a GPU: a latent that says more, longer training
 )
 
 def preset(
@@ -196,6 +203,24 @@ def _crop(m, a, frames, silence):
     return torch.nn.functional.pad(m, (0, frames - m.shape[1]), value=silence)
 
 # %% ../nbs/06_train.ipynb #7214698f
+def played(
+    x,      # (b,m,f) log mels
+    frames, # to have afterwards; those past the end repeat the last
+    speed,  # (b,) 1.1: faster by a tenth, each moment as it is
+    pitch,  # (b,) 1.1: higher by a tenth
+    hz,     # (m,) where the rows lie
+):          # (b,m,frames)
+    "Crops at another speed and another pitch: of the moments the nearest one, between rows a straight line"
+    at = (torch.arange(frames)*speed[:, None]).round().long().clamp(max=x.shape[2] - 1)
+    x = x.gather(2, at[:, None].expand(-1, x.shape[1], -1).to(x.device))
+    from_hz = hz/pitch[:, None]
+    low = (torch.searchsorted(hz, from_hz) - 1).clamp(min=0)
+    high = (low + 1).clamp(max=len(hz) - 1)
+    up = ((from_hz - hz[low])/(hz[high] - hz[low]).clamp(min=1e-3)).clamp(0, 1)[..., None].to(x.device)
+    row = lambda i: x.gather(1, i[..., None].expand(-1, -1, frames).to(x.device))
+    return torch.lerp(row(low), row(high), up)
+
+# %% ../nbs/06_train.ipynb #00a26bc3
 class VAETraining(Task):
     "A `ConvVAE` in training on a corpus"
     kind = 'vae'
@@ -217,8 +242,9 @@ class VAETraining(Task):
         self.net, self.average = (ConvVAE(vae, cfg.seed).to(self.device) for _ in range(2))
         self.keep()
         self.opt = torch.optim.AdamW(self.net.parameters(), cfg.lr, betas=(.9, .99))
+        self.price = cfg.kl_weight                                            # of a nat, by now
         self.random = make_generator(cfg.seed)                                # on the CPU: every device sees the same crops
-        self.mels = train
+        self.mels, self.hz = train, self.mel.hz.cpu()
         self.weights = torch.tensor([max(1., m.shape[1]/cfg.frames)**.5 for m in train])
         held = [mels[i] for i in self.held_files]
         self.held = crops(held, cfg.frames, self.mel.silence) if held else None
@@ -228,15 +254,16 @@ class VAETraining(Task):
     @torch.no_grad()
     def _mel(self, x): return self.mel(x[None].to(self.device))[0]
 
-# %% ../nbs/06_train.ipynb #81950aa1
+# %% ../nbs/06_train.ipynb #5c315b78
 @patch
 def batch(self: VAETraining): # (b,m,frames)
-    "Crops of random sounds from random places, louder or quieter, coloured as if by another loudspeaker, some with another one underneath"
+    "Crops of random sounds from random places, faster or slower, higher or lower, louder or quieter, coloured as if by another loudspeaker, some with another one underneath"
     g, c = self.random, self.cfg
     files = torch.multinomial(self.weights, c.batch, replacement=True, generator=g).tolist()
-    where, gain = torch.rand(2, c.batch, generator=g)
+    where, gain, speed, pitch = torch.rand(4, c.batch, generator=g)
     last = [max(0, self.mels[i].shape[1] - c.frames//2) if self.mels[i].shape[1] > c.frames else 0 for i in files]
-    x = torch.stack([_crop(self.mels[i], int(u*(n + 1)), c.frames, self.mel.silence) for i, u, n in zip(files, where.tolist(), last)])
+    x = torch.stack([_crop(self.mels[i], int(u*(n + 1)), math.ceil(c.frames*(1 + c.speed/100)), self.mel.silence) for i, u, n in zip(files, where.tolist(), last)])
+    x = played(x, c.frames, (1 + c.speed/100)**(2*speed - 1), 2**(c.pitch/12*(2*pitch - 1)), self.hz)
     curve = torch.nn.functional.interpolate(c.colour*torch.randn(c.batch, 1, 9, generator=g), size=x.shape[1], mode='linear', align_corners=True)
     nats = ((2*gain[:, None] - 1)*c.gain + curve[:, 0])*math.log(10)/20
     x = x + nats[:, :, None].to(self.device)
@@ -247,13 +274,25 @@ def batch(self: VAETraining): # (b,m,frames)
 @patch
 def losses(self: VAETraining, x) -> dict: # (b,m,frames)
     "The loss and its named parts"
-    c = self.cfg
-    random = self.random if self.device.type == 'cpu' else make_generator(int(torch.randint(2**62, (), generator=self.random)), self.device)
-    noise = torch.randn(c.batch, self.net.cfg.latent, self.net.cfg.steps(c.frames), generator=random, device=self.device)
-    with torch.autocast(self.device.type, torch.bfloat16, enabled=c.bf16 and self.device.type == 'cuda'):
-        return vae_loss(self.net, x[self.mine], noise[self.mine], c.kl_weight*min(1, self.done/c.kl_warmup), c.free_bits, self.mean)
+    c, dev = self.cfg, self.device
+    random = self.random if dev.type == 'cpu' else make_generator(int(torch.randint(2**62, (), generator=self.random)), dev)
+    noise = torch.randn(c.batch, self.net.cfg.latent, self.net.cfg.steps(c.frames), generator=random, device=dev)
+    off = c.noise*math.log(10)/20*torch.rand(c.batch, 1, 1, generator=random, device=dev)
+    seen = (x + off*torch.randn(x.shape, generator=random, device=dev) - off**2).clamp(min=self.mel.silence)     # less what the noise adds to the level
+    price = self.price*min(1, self.done/c.kl_warmup)
+    with torch.autocast(dev.type, torch.bfloat16, enabled=c.bf16 and dev.type == 'cuda'):
+        return vae_loss(self.net, x[self.mine], noise[self.mine], price, c.free_bits, self.mean, seen[self.mine])
 
-# %% ../nbs/06_train.ipynb #3edb5360
+@patch
+def step(self: VAETraining) -> dict:
+    "A step, and a nat a little cheaper or dearer, as the latent carries less or more than it is to"
+    parts, c, z = Task.step(self), self.cfg, self.net.cfg
+    if c.rate and self.done > c.kl_warmup:
+        nats = parts['kl']*z.latent*self.mel.cfg.sample_rate/self.mel.cfg.hop/z.stride
+        self.price = min(max(self.price*math.exp(.01*(min(nats/c.rate, 10.) - 1)), c.kl_weight/4), c.kl_weight*4)
+    return parts
+
+# %% ../nbs/06_train.ipynb #8f61e143
 @patch
 @torch.no_grad()
 def score(self: VAETraining) -> float | None:
@@ -269,7 +308,7 @@ def model(self: VAETraining) -> ConvVAE:
     net.load_state_dict(self.kept)
     return net.eval().requires_grad_(False)
 
-# %% ../nbs/06_train.ipynb #39370219
+# %% ../nbs/06_train.ipynb #ac11b077
 @patch
 def identity(self: VAETraining) -> dict:
     "What must agree for a checkpoint to be this training's"
@@ -279,7 +318,7 @@ def identity(self: VAETraining) -> dict:
 def state(self: VAETraining) -> dict:
     "Everything that the next step depends on, and the weights to keep"
     return dict(model_state_dict=self.kept, net=self.net.state_dict(), average=self.average.state_dict(),
-                optimizer=self.opt.state_dict(), random=self.random.get_state(), done=self.done, batch=self.cfg.batch)
+                optimizer=self.opt.state_dict(), random=self.random.get_state(), done=self.done, batch=self.cfg.batch, price=self.price)
 
 @patch
 def load(self: VAETraining, s: dict):
@@ -287,9 +326,9 @@ def load(self: VAETraining, s: dict):
     self.net.load_state_dict(s['net']); self.average.load_state_dict(s['average'])
     self.opt.load_state_dict(s['optimizer']); self.random.set_state(s['random'])
     self.kept = {k: v.to(self.device) for k, v in s['model_state_dict'].items()}
-    self.done, self.cfg = s['done'], replace(self.cfg, batch=s.get('batch', self.asked))    # from before batches were halved: all of it
+    self.done, self.price, self.cfg = s['done'], s['price'], replace(self.cfg, batch=s['batch'])
 
-# %% ../nbs/06_train.ipynb #d12fcf6f
+# %% ../nbs/06_train.ipynb #deee3f41
 CHECKPOINT_MARKER, CHECKPOINT_VERSION = 'distill_checkpoint', 1
 
 def save_checkpoint(path, task, progress: dict):
@@ -325,7 +364,7 @@ def _same_training(path, d, task):
             was, now = (str(x)[:40] for x in (d[part].get(k), v))
             raise UserError(f'The checkpoint {path} was made with {k} = {was}, not {now}: give that, or delete the checkpoint and train from the start.')
 
-# %% ../nbs/06_train.ipynb #6269dd89
+# %% ../nbs/06_train.ipynb #27ecef1f
 def fit(
     task,                          # a `VAETraining`, or another `Task` with its `step`, `score`, `keep`, `state`, `load`, `identity`
     steps: int | None = None,      # optimiser steps in all, those before a resume counted in
@@ -353,7 +392,7 @@ def fit(
         yield rec
         if (patience := getattr(task, 'patience', 0)) and rec.overfit and rec.epoch - rec.overfit >= patience: return
 
-# %% ../nbs/06_train.ipynb #60811f94
+# %% ../nbs/06_train.ipynb #b205d45d
 def _train_epoch(task, at, checkpoint):
     "Steps up to the end of the epoch; on Ctrl-C a checkpoint, then KeyboardInterrupt"
     wall, cpu = time.perf_counter(), time.process_time()

@@ -158,9 +158,10 @@ def vae_loss(
     kl_weight: float = .02,   # weight of `kl` in the total
     free_bits: float = .05,   # nats each latent number may carry for nothing
     mean=None,                # of a tensor over all processes, where several share the batch
+    seen=None,                # (b,m,f) what the encoder sees in its place, as something noisy; None: the same
 ) -> dict:                    # scalars: recon, kl, and loss = recon + kl_weight·kl
     "The VAE's loss as named parts"
-    out, mu, logvar = net(mel, noise)
+    out, mu, logvar = net(mel if seen is None else seen, noise)
     recon = ((out - mel)/net.std).abs().mean()
     nats = .5*(mu.square() + logvar.exp() - 1 - logvar).mean((0, 2))        # (z,)
     if mean: nats = nats + (mean(nats.detach()) - nats.detach())            # everybody's, with the slopes of one's own
