@@ -59,7 +59,7 @@ class TrainConfig:
         if not isinstance(self.patience, int) or self.patience < 0: raise UserError(f'TrainConfig: patience is {self.patience!r}, must be a whole number, 0 or more.')
         for k, top in dict(gain=60, colour=60, speed=50, pitch=12, noise=20, rate=1e6).items():
             v = getattr(self, k)
-            if not 0 <= v <= top: raise UserError(f'TrainConfig: {k} is {v}, must be from 0 to {top:g}.')
+            if not isinstance(v, (int, float)) or not 0 <= v <= top: raise UserError(f'TrainConfig: {k} is {v!r}, must be from 0 to {top:g}.')
         if not 0 <= self.mix <= 1: raise UserError(f'TrainConfig: mix is {self.mix}, must be from 0 to 1.')
         if not 0 <= self.ema < 1: raise UserError(f'TrainConfig: ema is {self.ema}, must be at least 0 and below 1.')
 
@@ -208,7 +208,7 @@ def played(
     frames, # to have afterwards; those past the end repeat the last
     speed,  # (b,) 1.1: faster by a tenth, each moment as it is
     pitch,  # (b,) 1.1: higher by a tenth
-    hz,     # (m,) where the rows lie
+    hz,     # (m,) where the rows lie, rising
 ):          # (b,m,frames)
     "Crops at another speed and another pitch: of the moments the nearest one, between rows a straight line"
     at = (torch.arange(frames)*speed[:, None]).round().long().clamp(max=x.shape[2] - 1)
@@ -244,7 +244,7 @@ class VAETraining(Task):
         self.opt = torch.optim.AdamW(self.net.parameters(), cfg.lr, betas=(.9, .99))
         self.price = cfg.kl_weight                                            # of a nat, by now
         self.random = make_generator(cfg.seed)                                # on the CPU: every device sees the same crops
-        self.mels, self.hz = train, self.mel.hz.cpu()
+        self.mels, self.hz = train, self.mel.hz.cpu().cummax(0).values        # more rows than bins leave some empty
         self.weights = torch.tensor([max(1., m.shape[1]/cfg.frames)**.5 for m in train])
         held = [mels[i] for i in self.held_files]
         self.held = crops(held, cfg.frames, self.mel.silence) if held else None
