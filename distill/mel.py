@@ -116,7 +116,7 @@ class Mel(nn.Module):
         return (self.bank @ self.stft(x).abs()).clamp(min=self.cfg.floor).log()
 
     @property
-    def hz(self) -> torch.Tensor: # (m,)
+    def hz(self): # (m,)
         "Where the rows lie, in Hz"
         return (self.bank @ torch.linspace(0, self.cfg.sample_rate/2, self.bank.shape[1], device=self.bank.device))/self.bank.sum(1).clamp(min=1e-9)
 
