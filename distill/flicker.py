@@ -102,11 +102,10 @@ def flickering(
     picture,           # (b,m,f) log mels, drawn from `z`
     z,                 # (b,z,steps)
     seed: int,
-    share: float = 1., # of what the corpus has
 ):                     # (b,m,f)
     "Pictures that tremble as the corpus does, all by the same noise"
     a, mel = loaded.analysis, loaded.spectrogram
-    if a.flicker is None or not share: return picture
+    if a is None or a.flicker is None: return picture
     rows, frames = picture.shape[1:]
     g = _shares(a, z)                                                              # told at the middle of each window
     last = g.shape[1] - 1
@@ -114,5 +113,5 @@ def flickering(
     i = at.long().clamp(max=max(last - 1, 0))
     g = torch.lerp(g[:, i], g[:, (i + 1).clamp(max=last)], (at - i)[:, None])
     g = F.interpolate(g, size=rows, mode='linear').mT.to(picture.device)
-    trembling = picture + share*g*flicker(mel, frames, seed).to(picture.device)
+    trembling = picture + g*flicker(mel, frames, seed).to(picture.device)
     return torch.where(picture > mel.silence + .2, trembling, picture).clamp(min=mel.silence)

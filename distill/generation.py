@@ -19,7 +19,7 @@ from . import __version__
 from .core import UserError, models_folder
 from .library.catalog import ModelLibrary
 from .models.persistence import load_model
-from .pictures import LASTS, LONGEST, Given, given, lasts, latent_of, picture
+from .pictures import LASTS, LONGEST, Given, given, lasts, latent_of, mel_from, picture
 from .space import finish, place, widen
 from .vocoder import resolve_vocoder
 
@@ -106,11 +106,12 @@ def reconstruct(
     loaded,                 # a model from `load_model`
     x,                      # a path, a `Sound`, samples (t,) at 48 kHz or (samples, rate)
     vocoder: str = 'auto',  # 'auto', 'own', 'base' or 'griffin-lim'
+    seed: int = 0,          # of what is chance in it: how its noise flickers
 ) -> Sound:                 # mono, 48 kHz, as long as `x`
     "A sound through the mean latent of the VAE and the vocoder"
     x = given(x)
-    mel = loaded.model.decode(latent_of(loaded, x.samples).to(loaded.device))[..., :loaded.spectrogram.cfg.frames(len(x.samples))]
-    return _sound(loaded, mel, len(x.samples), 0, vocoder, _USUAL, dict(made='reconstruct', like=x.note()))
+    mel = mel_from(loaded, latent_of(loaded, x.samples), loaded.spectrogram.cfg.frames(len(x.samples)), seed)
+    return _sound(loaded, mel, len(x.samples), seed, vocoder, _USUAL, dict(made='reconstruct', like=x.note()))
 
 # %% ../nbs/11_generation.ipynb #04d328be
 @torch.no_grad()
@@ -140,7 +141,7 @@ def morph(
         samples = _samples(seconds) if seconds is not None else round((1 - p)*len(a.samples) + p*len(b.samples))
         frames = loaded.spectrogram.cfg.frames(samples)
         steps = loaded.model.cfg.steps(frames)
-        mel = loaded.model.decode(((1 - p)*after(za, steps) + p*after(zb, steps)).to(loaded.device))[..., :frames]
+        mel = mel_from(loaded, (1 - p)*after(za, steps) + p*after(zb, steps), frames, seed)
         return _sound(loaded, mel, samples, seed, vocoder, space, dict(made='morph', a=a.note(), b=b.note(), position=p))
     return [one(p) for p in position] if isinstance(position, (list, tuple)) else one(position)
 
@@ -242,7 +243,7 @@ def replay(
     sound = lambda k: _regiven(tags[k], file, others)
     m = _find(tags['model_id'], tags['model_hash'], tags.get('model'), models_dir, file)
     common = dict(seconds=tags['seconds'], seed=tags['seed'], vocoder=_vocoder_called(m, tags['vocoder']), **{k: tags[k] for k in _USUAL if k in tags})
-    if made == 'reconstruct': return reconstruct(m, sound('like'), common['vocoder'])
+    if made == 'reconstruct': return reconstruct(m, sound('like'), common['vocoder'], common['seed'])
     if made == 'morph': return morph(m, sound('a'), sound('b'), tags['position'], **common)
     common |= dict(sliders=tags.get('sliders', {}), **{k: tags[k] for k in ('variation', 'density') if k in tags}, **({'like': sound('like')} if 'like' in tags else {}))
     if made == 'blend': return blend([(_find(d['model_id'], d['model_hash'], d['model'], models_dir, file), d['weight']) for d in tags['models']], **common)

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 # %% auto #0
-__all__ = ['LONGEST', 'DENSEST', 'LASTS', 'Given', 'given', 'mel_of', 'latent_of', 'move_latent', 'vary_latent', 'picture',
-           'lasts']
+__all__ = ['LONGEST', 'DENSEST', 'LASTS', 'Given', 'given', 'mel_of', 'latent_of', 'mel_from', 'move_latent', 'vary_latent',
+           'picture', 'lasts']
 
 # %% ../nbs/10_pictures.ipynb #0aed2919
 import numpy as np
@@ -75,6 +75,16 @@ def latent_of(
 ):          # (1,z,steps) on the CPU
     "The mean latent of a sound"
     with torch.no_grad(): return loaded.model.encode(mel_of(loaded, x))[0].cpu()
+
+@torch.no_grad()
+def mel_from(
+    loaded,
+    z,           # (b,z,steps)
+    frames: int,
+    seed: int,   # of what flickers
+):               # (b,m,frames)
+    "The pictures that latents stand for, flickering as the corpus does, on the model's device"
+    return flickering(loaded, loaded.model.decode(z.to(loaded.device))[..., :frames], z, seed)
 
 # %% ../nbs/10_pictures.ipynb #b3d952c9
 def _padded(a, z, steps): # (1,z,any) -> (1,z,steps)
@@ -143,7 +153,7 @@ def _many(loaded, frames, sliders, seed, z, variation, density): # -> (1,m,frame
     for i in range(0, n, 8):                                                      # small batches stay in the processor's cache
         lats = [_latent(loaded, steps, sliders, s, z, variation) for s in seeds[i:i + 8]]
         mels = loaded.model.decode(torch.cat(lats).to(loaded.device))
-        mels = torch.cat([flickering(loaded, m[None], lat, s, 1. if z is None else variation) for m, lat, s in zip(mels, lats, seeds[i:])]).cpu()
+        mels = torch.cat([flickering(loaded, m[None], lat, s) for m, lat, s in zip(mels, lats, seeds[i:])]).cpu()
         mels = (mels - loaded.spectrogram.silence)*fade + loaded.spectrogram.silence
         for m, f in zip((2*mels).exp() - cfg.floor**2, at[i:i + 8].tolist()): power[:, f:f + steps*stride] += m
     return (.5*(power[:, :frames] + cfg.floor**2).log())[None].to(loaded.device)
@@ -170,7 +180,7 @@ def picture(
     given, sliders = None if like is None else latent_of(loaded, like.samples), sliders or {}
     if density is not None: return _many(loaded, frames, sliders, seed, given, variation, density)
     z = _latent(loaded, loaded.model.cfg.steps(frames), sliders, seed, given, variation)
-    return flickering(loaded, loaded.model.decode(z.to(loaded.device))[..., :frames], z, seed, 1. if like is None else variation)
+    return mel_from(loaded, z, frames, seed)
 
 # %% ../nbs/10_pictures.ipynb #237c41a9
 LASTS = 4.   # seconds, at most

@@ -22,7 +22,7 @@ from .distance import mr_stft
 from .findings import COLUMNS, ROWS, WAYS, Report
 from .models.persistence import LoadedModel, load_model, put_extra
 from .nearness import Nearness
-from .pictures import lasts, picture
+from .pictures import lasts, latent_of, mel_from, picture
 from .space import finish
 from .train import crops
 from .vocoder import GriffinLim, resolve_vocoder
@@ -87,7 +87,7 @@ def _both(pairs): return dict(error=_mean(e for p in pairs for e in p[0]), envel
 
 @torch.no_grad()
 def _through(loaded, mel): # (b,m,f) -> (b,m,f)
-    "Pictures through the encoder and back"
+    "Pictures through the encoder and back, as they are drawn"
     return loaded.model.decode(loaded.model.encode(mel.to(loaded.device))[0])[..., :mel.shape[-1]].cpu()
 
 @torch.no_grad()
@@ -108,11 +108,15 @@ def _visqol():
         except (ValueError, ArithmeticError, LookupError, RuntimeError, AssertionError): return float('nan')   # a sound it cannot hear
     return measure
 
+def _given_back(loaded, x, seed): # (t,) -> (1,m,f)
+    "The picture that the model makes audible of a sound"
+    return mel_from(loaded, latent_of(loaded, x), loaded.spectrogram.cfg.frames(len(x)), seed)
+
 @torch.no_grad()
 def _ways(loaded, x, vocoder, seed): # (t,) -> name -> (t,)
     "A sound, made audible in every way"
     mel = _mel(loaded, x)[None].to(loaded.device)
-    how = {'model': (vocoder, _through(loaded, mel).to(loaded.device)), 'vocoder': (vocoder, mel)} | {f'griffin-lim {n}': (GriffinLim(loaded.spectrogram, n_iter=n), mel) for n in (32, 100)}
+    how = {'model': (vocoder, _given_back(loaded, x, seed)), 'vocoder': (vocoder, mel)} | {f'griffin-lim {n}': (GriffinLim(loaded.spectrogram, n_iter=n), mel) for n in (32, 100)}
     return {k: v(m, seed=seed)[0, :len(x)].float().cpu() for k, (v, m) in how.items()}
 
 def _heard(loaded, x, ways, top, visqol):
@@ -287,7 +291,7 @@ def _back(loaded, sounds, vocoder, seed, pace):
     "Sounds as the model gives them back"
     out = []
     for x in sounds:
-        out.append(finish(vocoder(_through(loaded, _mel(loaded, x)[None]).to(loaded.device), seed=seed)[0], len(x)))
+        out.append(finish(vocoder(_given_back(loaded, x, seed), seed=seed)[0], len(x)))
         pace.did(_COST['new']*len(x)/SAMPLE_RATE, 'sending sounds through')
     return out
 

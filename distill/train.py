@@ -30,9 +30,9 @@ class TrainConfig:
     frames: int = 96           # mel frames a crop: 1.024 s
     lr: float = 1e-3           # learning rate of AdamW (Loshchilov & Hutter 2019)
     lr_warmup: int = 50        # steps over which it rises from zero
-    kl_weight: float = .02     # price of a nat in the latent, to begin with
+    kl_weight: float = .006    # price of a nat in the latent, to begin with
     kl_warmup: int = 200       # steps over which that price rises from zero
-    rate: float = 225.         # nats a second the latent is to carry; the price moves towards it, to four times or a quarter at most; 0: it stays
+    rate: float = 400.         # nats a second the latent is to carry; the price moves towards it, to four times or a quarter at most; 0: it stays
     free_bits: float = .05     # nats each latent number may carry for nothing
     ema: float = .99           # decay of the running mean of the weights, which is what is kept
     gain: float = 6.           # dB; every crop is made up to so much louder or quieter
@@ -78,9 +78,9 @@ class Record:
 
 # %% ../nbs/06_train.ipynb #1ca53103
 PRESETS = dict(
-    conservative=dict(length=.6, kl_weight=.04, rate=180., gain=9., colour=4., speed=6., pitch=1., mix=.5, noise=3.),  # few sounds: a plainer latent, more made of what there is, an early end
+    conservative=dict(length=.6, kl_weight=.015, rate=250., gain=9., colour=4., speed=6., pitch=1., mix=.5, noise=3.),  # few sounds: a plainer latent, more made of what there is, an early end
     balanced=dict(),
-    aggressive=dict(length=2., kl_weight=.008, rate=300.),    # many sounds or a GPU: a latent that says more, longer training
+    aggressive=dict(length=2., kl_weight=.0025, rate=500.),    # many sounds or a GPU: a latent that says more, longer training
 )
 
 def preset(
