@@ -10,8 +10,8 @@ from pathlib import Path
 from pickle import UnpicklingError
 
 # %% auto #0
-__all__ = ['PRESETS', 'CHECKPOINT_MARKER', 'CHECKPOINT_VERSION', 'TrainConfig', 'Record', 'preset', 'Task', 'crops', 'played',
-           'VAETraining', 'save_checkpoint', 'read_checkpoint', 'fit']
+__all__ = ['PRESETS', 'CHECKPOINT_MARKER', 'CHECKPOINT_VERSION', 'TrainConfig', 'Record', 'preset', 'steps_for', 'Task', 'crops',
+           'played', 'VAETraining', 'save_checkpoint', 'read_checkpoint', 'fit']
 
 # %% ../nbs/06_train.ipynb #52400f5c
 import torch
@@ -95,6 +95,13 @@ def preset(
         n, many = 12 if corpus is None else len(corpus), 100 if choose_device(device).type == 'cpu' else 30
         name = 'conservative' if n < 12 else 'aggressive' if n >= many else 'balanced'
     return TrainConfig(**PRESETS[name] | changes)
+
+def steps_for(
+    corpus: Corpus,
+    cfg: TrainConfig,
+) -> int:
+    "The steps a corpus calls for under these settings, where no budget is given"
+    return round(default_steps(corpus)*cfg.length)
 
 # %% ../nbs/06_train.ipynb #4559e8c3
 class Task:
@@ -248,7 +255,7 @@ class VAETraining(Task):
         self.weights = torch.tensor([max(1., m.shape[1]/cfg.frames)**.5 for m in train])
         held = [mels[i] for i in self.held_files]
         self.held = crops(held, cfg.frames, self.mel.silence) if held else None
-        self.epoch, self.patience, self.default_steps = cfg.epoch, cfg.patience, round(default_steps(corpus)*cfg.length)
+        self.epoch, self.patience, self.default_steps = cfg.epoch, cfg.patience, steps_for(corpus, cfg)
         self.corpus = dict(name=corpus.folder.name, fingerprint=corpus.fingerprint, n_files=len(corpus), seconds=corpus.seconds)
 
     @torch.no_grad()

@@ -34,10 +34,10 @@ def first() -> bool:
 
 def _train(corpus, name, models_dir, steps, minutes, seed, device, resume, preset='auto', preview_interval=0, again='The same command with --resume goes on.'):
     "Train with a bar; on Ctrl-C say how to go on, and exit with 130"
-    from distill.audio import default_steps, expected_seconds
+    from distill.audio import expected_seconds
     from distill.pipeline import train_model
-    from distill.train import preset as settings
-    if steps is None and minutes is None: steps = round(default_steps(corpus)*settings(preset, corpus, device).length)
+    from distill.train import preset as settings, steps_for
+    if steps is None and minutes is None: steps = steps_for(corpus, settings(preset, corpus, device))
     plan = [f'{counted(steps, "step")}, about {duration_text(expected_seconds(steps, choose_device(device)))}'] if steps and steps > 0 else []
     plan += [f'{minutes:g} min at most'] if minutes and minutes > 0 else []
     if first(): note('\n'.join([*corpus.report(0).splitlines()[:-1], f"Training: {', '.join(plan) or 'no steps'}."]))

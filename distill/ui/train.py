@@ -13,7 +13,7 @@ from fastcore.basics import patch
 __all__ = ['Training', 'unfinished_model', 'example', 'TrainPanel', 'status_text']
 
 # %% ../../nbs/13_ui.train.ipynb #c94276f1
-from ..audio import Corpus, Sound, default_steps, expected_seconds
+from ..audio import Corpus, Sound, expected_seconds
 from ..core import UserError, choose_device, counted, models_folder
 from ..generation import reconstruct
 from ..library.catalog import ModelMetadata, duration_text
@@ -21,7 +21,7 @@ from ..mel import Mel, MelConfig
 from ..models.persistence import LoadedModel, load_model
 from ..models.vae import ConvVAE, VAEConfig
 from ..pipeline import checkpoint_path, train_model
-from ..train import read_checkpoint
+from ..train import preset, read_checkpoint, steps_for
 from .curves import loss_curves
 from .model import ModelPanel
 from .parts import Panel, Player, close_all, picture, row, show
@@ -44,7 +44,9 @@ class Training(Work):
         self.checkpoint = checkpoint_path(self.models_dir, name)
         super().__init__(self.checkpoint, name, tell, read_checkpoint(self.checkpoint)['training_history'] if resume else ())
 
-    def do(self): return train_model(self.corpus, self.name, self.models_dir, resume=self.resume, progress=self.heard, stop=self.now.is_set, **self.budget)
+    def do(self):
+        if not isinstance(self.corpus, Corpus): self.corpus = Corpus(self.corpus)
+        return train_model(self.corpus, self.name, self.models_dir, resume=self.resume, progress=self.heard, stop=self.now.is_set, **self.budget)
 
 # %% ../../nbs/13_ui.train.ipynb #1dc80556
 def unfinished_model(
@@ -115,9 +117,9 @@ def look(self: TrainPanel):
 def _show_cost(self: TrainPanel):
     "What the training is expected to cost, before it starts"
     if self.corpus is None: return
-    steps = self.steps.value or default_steps(self.corpus)
+    steps = self.steps.value or steps_for(self.corpus, preset('auto', self.corpus, 'auto'))
     lines = str(self.corpus.report(seconds=0)).splitlines()[:-1]
-    cost = f'Training: {counted(steps, "step")}, about {duration_text(expected_seconds(steps))} on this machine as busy as it is now, and a model file of some 15 MB.'
+    cost = f'Training: {counted(steps, "step")}, about {duration_text(expected_seconds(steps, choose_device("auto")))} on this machine as busy as it is now, and a model file of some 7 MB.'
     self.cost.value = f'<pre class="distill-dim distill-cost" style="white-space:pre-wrap;margin:4px 0">{html.escape(chr(10).join([*lines[:8], cost]))}</pre>'
 
 @patch
@@ -206,7 +208,7 @@ def _show_state(self: TrainPanel):
     if t: self.status.value = f'<div class="distill-status" role="status">{html.escape(status_text(t))}</div>'
     elif waits: self.status.value = '<div class="distill-status">A training of this name is unfinished.</div>'
     else: self.status.value = ''
-    if t and t.records: self.bar.max = t.budget.get('steps') or default_steps(t.corpus); self.bar.value = t.records[-1]['step']
+    if t and t.records: self.bar.max = t.budget.get('steps') or steps_for(t.corpus, preset('auto', t.corpus, t.budget.get('device') or 'auto')); self.bar.value = t.records[-1]['step']
     if t and t.state == 'failed': self.blame(t.error)
 
 def status_text(t: Training) -> str:
