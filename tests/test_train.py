@@ -49,7 +49,7 @@ from distill.train import TrainConfig, VAETraining, fit
 def curve(**budget):
     task = VAETraining(Corpus(sys.argv[1]), vae=VAEConfig(channels=32, level=4), cfg=TrainConfig(batch=8, epoch=1, lr_warmup=1, kl_warmup=1, kl_weight=.1, free_bits=1.52, patience=0))
     task.net.encoder.register_forward_pre_hook(lambda net, x: crops.add(len(x[0])))
-    return [r.parts | dict(held_out=r.held_out, seconds=r.seconds) for r in fit(task, **budget)]
+    return [r.parts | dict(held_out=r.held_out, price=task.price, seconds=r.seconds) for r in fit(task, **budget)]
 crops = set()
 steps, minutes = curve(steps=6), curve(minutes=.005)
 print(json.dumps([steps, len(minutes), minutes[-1]['seconds'], *crops]))
@@ -62,7 +62,7 @@ def test_two_processes_learn_what_one_learns(sounds, tmp_path, record_property):
     (one, *_, whole), two, other = map(json.loads, (one, two, other))
     assert two == other and two[1] > 0 and (whole, two[3]) == (8, 4)
     far = lambda a, b, *keys: max(abs(a[k] - b[k])/abs(a[k]) for k in keys)
-    off = [far(a, b, 'loss', 'recon', 'kl') for a, b in zip(one, two[0])]
+    off = [far(a, b, 'loss', 'recon', 'kl', 'price') for a, b in zip(one, two[0])]
     assert max(far(a, b, 'held_out') for a, b in zip(one, two[0])) < 1e-4          # of other sounds, where the slopes lead: rounding grows there first
     record_property('figure', f'VAE: the curve of two processes is that of one within {off[0]:.1e} after one step and {max(off):.1e} after six')
     assert len(one) == len(two[0]) == 6 and off[0] < 1e-6 and max(off) < 1e-5, off
