@@ -503,8 +503,8 @@ STEP_GFLOP = 10.73 # what one step of training computes, forward and backward
 def default_steps(
     corpus: Corpus,
 ) -> int:           # optimiser steps
-    "The steps a corpus calls for: 1000 up to three minutes of sound, then with the square root of its length, up to 4000"
-    return round(min(4000, 1000*max(1, corpus.seconds/180)**.5))
+    "The steps a corpus calls for: 2000 up to three minutes of sound, then with the square root of its length, up to 4000"
+    return round(min(4000, 2000*max(1, corpus.seconds/180)**.5))
 
 def machine_gflops(device='cpu') -> float:
     "Billions of operations a second that this machine gives to a small convolution, forward and backward, now"
@@ -538,7 +538,7 @@ def report(self: Corpus,
     seconds: float | None = None,  # expected training time; None: measured now
     device='cpu',                  # where it will train
 ) -> Report:
-    "What is used, what is not and why, and how long training will take"
+    "What is used, what is not and why, and how long a training with balanced settings will take"
     by = {s: [f for f in self.files if f.status == s] for s in _STATUS}
     steps = default_steps(self)
     return Report('\n'.join([
@@ -548,4 +548,4 @@ def report(self: Corpus,
         *(['refused:', *_lines(by['refused'], 1000)] if by['refused'] else []),
         *(['ignored:', *_lines(by['ignored'], 10)] if by['ignored'] else []),
         *([f'Decoded sound could not be stored ({self.cache_trouble}): it is kept in memory.'] if self.cache_trouble else []),
-        f'Training: {counted(steps, "step")}, about {_duration(seconds if seconds is not None else expected_seconds(steps, device))}.']))
+        f'Training with balanced settings: {counted(steps, "step")}, about {_duration(seconds if seconds is not None else expected_seconds(steps, device))}.']))

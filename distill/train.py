@@ -45,7 +45,7 @@ class TrainConfig:
     epoch: int = 50            # steps in an epoch
     length: float = 1.         # share of the steps that a corpus calls for, where no budget is given
     patience: int = 20         # epochs without a better held-out score after which training ends; 0: it goes on
-    bf16: bool = True          # on a GPU, convolve in bfloat16
+    bf16: bool = True          # convolve in bfloat16 where the device has instructions for it
     seed: int = 0              # of weights, crops and noise
 
     def __post_init__(self):
@@ -78,7 +78,7 @@ class Record:
 
 # %% ../nbs/06_train.ipynb #1ca53103
 PRESETS = dict(
-    conservative=dict(length=.6, kl_weight=.015, rate=250., gain=9., colour=4., speed=6., pitch=1., mix=.5, noise=3.),  # few sounds: a plainer latent, more made of what there is, an early end
+    conservative=dict(length=.3, kl_weight=.015, rate=250., gain=9., colour=4., speed=6., pitch=1., mix=.5, noise=3.),  # few sounds: a plainer latent, more made of what there is, an early end
     balanced=dict(),
     aggressive=dict(length=2., kl_weight=.0025, rate=500.),    # many sounds or a GPU: a latent that says more, longer training
 )
@@ -248,7 +248,7 @@ class VAETraining(Task):
         vae = (vae or VAEConfig(n_mels=mel.n_mels, silence=self.mel.silence, level=4)).fitted(train)
         self.net, self.average = (ConvVAE(vae, cfg.seed).to(self.device) for _ in range(2))
         self.keep()
-        self.opt = torch.optim.AdamW(self.net.parameters(), cfg.lr, betas=(.9, .99))
+        self.opt = torch.optim.AdamW(self.net.parameters(), cfg.lr, betas=(.9, .99), fused=True)
         self.price = cfg.kl_weight                                            # of a nat, by now
         self.random = make_generator(cfg.seed)                                # on the CPU: every device sees the same crops
         self.mels, self.hz = train, self.mel.hz.cpu().cummax(0).values        # more rows than bins leave some empty
@@ -278,6 +278,11 @@ def batch(self: VAETraining): # (b,m,frames)
     under = torch.where(laid, down, -torch.inf).to(self.device)
     return torch.logaddexp(x, x[order.to(self.device)] + under[:, None, None]).clamp(min=self.mel.silence)
 
+def _has_bfloat16(device) -> bool:
+    "Whether a device computes in bfloat16 by itself; elsewhere it is imitated, slower than float32"
+    if device.type == 'cuda': return torch.cuda.is_bf16_supported(including_emulation=False)
+    return device.type == 'cpu' and any(torch.cpu.get_capabilities().get(k) for k in ('avx512_bf16', 'amx_bf16'))
+
 @patch
 def losses(self: VAETraining, x) -> dict: # (b,m,frames)
     "The loss and its named parts"
@@ -287,7 +292,7 @@ def losses(self: VAETraining, x) -> dict: # (b,m,frames)
     off = c.noise*math.log(10)/20*torch.rand(c.batch, 1, 1, generator=random, device=dev)
     seen = (x + off*torch.randn(x.shape, generator=random, device=dev) - off**2).clamp(min=self.mel.silence)     # less what the noise adds to the level
     price = self.price*min(1, self.done/c.kl_warmup)
-    with torch.autocast(dev.type, torch.bfloat16, enabled=c.bf16 and dev.type == 'cuda'):
+    with torch.autocast(dev.type, torch.bfloat16, enabled=c.bf16 and _has_bfloat16(dev)):
         return vae_loss(self.net, x[self.mine], noise[self.mine], price, c.free_bits, self.mean, seen[self.mine])
 
 @patch

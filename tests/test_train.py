@@ -47,7 +47,7 @@ from distill.audio import Corpus
 from distill.models.vae import VAEConfig
 from distill.train import TrainConfig, VAETraining, fit
 def curve(**budget):
-    task = VAETraining(Corpus(sys.argv[1]), vae=VAEConfig(channels=32, level=4), cfg=TrainConfig(batch=8, epoch=1, lr_warmup=1, kl_warmup=1, kl_weight=.1, free_bits=1.52, patience=0))
+    task = VAETraining(Corpus(sys.argv[1]), vae=VAEConfig(channels=32, level=4), cfg=TrainConfig(batch=8, epoch=1, lr_warmup=1, kl_warmup=1, kl_weight=.1, free_bits=1.52, patience=0, bf16=False))
     task.net.encoder.register_forward_pre_hook(lambda net, x: crops.add(len(x[0])))
     return [r.parts | dict(held_out=r.held_out, price=task.price, seconds=r.seconds) for r in fit(task, **budget)]
 crops = set()

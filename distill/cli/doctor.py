@@ -55,7 +55,7 @@ def _formats() -> list:
 def self_test(
     device: str = 'auto',  # what to try: 'auto', 'cpu', 'cuda' or 'mps'
     seconds: float = 2.,   # of training, after a first step that warms up
-) -> dict:                 # device, step_seconds, crops_seconds (of those, for its crops), minutes (for 1000 steps), sound_seconds (a second of sound takes)
+) -> dict:                 # device, step_seconds, crops_seconds (of those, for its crops), minutes (for 2000 steps), sound_seconds (a second of sound takes)
     "Train, save, load, generate and write something tiny, in a folder that is gone afterwards"
     import torch
     from distill.audio import Corpus, read_audio
@@ -83,7 +83,7 @@ def self_test(
         sound = time.perf_counter() - start
         x, rate = read_audio(file)
         if x.shape != (1, 48_000) or rate != 48_000 or not torch.isfinite(x).all(): raise UserError('The sound that was made is not the sound that was asked for: this installation is damaged.')
-    return dict(device=str(task.device), step_seconds=took/done, crops_seconds=making, minutes=1000*took/done/60, sound_seconds=sound)
+    return dict(device=str(task.device), step_seconds=took/done, crops_seconds=making, minutes=2000*took/done/60, sound_seconds=sound)
 
 # %% ../../nbs/13_cli.doctor.ipynb #757402f8
 def doctor(
@@ -122,7 +122,7 @@ def _show(f):
     "The facts for a person"
     rows = [[k, v] for k, v in f['versions'].items()] + [['device', d] for d in f['devices']] + [['writes', ', '.join(f['formats'])]]
     rows += [['library', f"{f['library']['folder']} ({counted(f['library']['models'], 'model')})"], ['cache', f['cache']['folder']]]
-    if t := f['self_test']: rows += [['training', f"{t['step_seconds']:.3f} s a step on {t['device']}, {t['crops_seconds']/t['step_seconds']:.0%} of it for the crops: about {max(1, round(t['minutes']))} min for 1000 steps, which 5 to 200 short sounds call for"],
+    if t := f['self_test']: rows += [['training', f"{t['step_seconds']:.3f} s a step on {t['device']}, {t['crops_seconds']/t['step_seconds']:.0%} of it for the crops: about {max(1, round(t['minutes']))} min for 2000 steps, which 12 to 99 short sounds call for"],
                                      ['a sound', f"{t['sound_seconds']:.2f} s for one second of it"]]
     print_table(['', ''], rows)
 

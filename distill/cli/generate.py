@@ -191,8 +191,8 @@ def morph(
     def takes(loaded):
         from distill.generation import morph
         from distill.vocoder import resolve_vocoder
-        note(resolve_vocoder(loaded, vocoder).why)
         made = morph(loaded, a, b, position, seconds, seed, vocoder, width, azimuth, rate)
+        note(resolve_vocoder(loaded, vocoder).why)
         for p, snd in zip(position, made): yield f'{file_stem(loaded.metadata.name)}-morph{p:g}', snd
     _makes(takes, [path], out, format, bits, device, near, history, models_dir, as_json)
 
@@ -238,8 +238,9 @@ def blend(
         from distill.generation import blend
         from distill.vocoder import resolve_vocoder
         shares = [(m, w) for m, (_, w) in zip(loaded, chosen)]
+        snd = blend(shares, **asked)
         note(resolve_vocoder(max(shares, key=lambda s: s[1])[0], vocoder).why)
-        yield f"{file_stem('-'.join(m.metadata.name for m in loaded))}-seed{seed}", blend(shares, **asked)
+        yield f"{file_stem('-'.join(m.metadata.name for m in loaded))}-seed{seed}", snd
     _makes(takes, [path for path, _ in chosen], out, format, bits, device, near, history, models_dir, as_json)
 
 # %% ../../nbs/14_cli.generate.ipynb #19a3d132
