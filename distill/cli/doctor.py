@@ -122,7 +122,7 @@ def _show(f):
     "The facts for a person"
     rows = [[k, v] for k, v in f['versions'].items()] + [['device', d] for d in f['devices']] + [['writes', ', '.join(f['formats'])]]
     rows += [['library', f"{f['library']['folder']} ({counted(f['library']['models'], 'model')})"], ['cache', f['cache']['folder']]]
-    if t := f['self_test']: rows += [['training', f"{t['step_seconds']:.3f} s a step on {t['device']}, {t['crops_seconds']/t['step_seconds']:.0%} of it for the crops: about {max(1, round(t['minutes']))} min for 2000 steps, which 12 to 99 short sounds call for"],
+    if t := f['self_test']: rows += [['training', f"{t['step_seconds']:.3f} s a step on {t['device']}, {t['crops_seconds']/t['step_seconds']:.0%} of it for the crops: about {max(1, round(t['minutes']))} min for 2000 steps, what the balanced settings take for short sounds"],
                                      ['a sound', f"{t['sound_seconds']:.2f} s for one second of it"]]
     print_table(['', ''], rows)
 
