@@ -187,7 +187,7 @@ def test_interrupt_and_resume_give_the_uninterrupted_model(place, tmp_path, unna
     p = subprocess.Popen([*DISTILL, *cmd, '--models-dir', str(tmp_path/'cut')], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, bufsize=1)
     for line in p.stderr:                                   # the first epoch is done, the second has begun
         if 'step 50' in line: break
-    time.sleep(1); p.send_signal(signal.SIGINT)
+    time.sleep(.2); p.send_signal(signal.SIGINT)
     out, err = p.communicate(timeout=120)
     assert p.returncode == 130 and out == '' and '--resume' in err, err
     assert 50 <= torch.load(tmp_path/'cut'/'checkpoints'/'cut.pt', weights_only=True)['done'] < 100
