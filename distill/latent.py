@@ -12,6 +12,7 @@ __all__ = ['POSITIONS', 'NEAR', 'LEVEL', 'LIKE', 'CARRY', 'Slider', 'predicted',
            'draw_latent']
 
 # %% ../nbs/07_latent.ipynb #9f03b6a6
+import numpy as np
 import torch
 from fastcore.basics import patch
 from torch.nn import functional as F
@@ -275,17 +276,20 @@ def _brighter(states, bright, weight):
     cov = (weight*(bright - weight @ bright)) @ states
     return torch.where(cov < 0, -1., 1.)
 
-def _positions(x, weight):
-    "The weighted percentiles 1 … 99 of a coordinate at the positions −10 … 10, made to rise"
+def _ranked(x, weight):
+    "The values of a coordinate in order, and which share of the corpus lies below each"
     x, order = x.sort()
-    at = (weight[order].cumsum(0) - weight[order]/2).double()
-    want = torch.tensor([.5 + p*.049 for p in POSITIONS], dtype=torch.float64)
-    i = torch.searchsorted(at, want).clamp(1, max(len(x) - 1, 1)) if len(x) > 1 else torch.zeros(len(want), dtype=torch.long)
-    if len(x) > 1:
-        u = ((want - at[i - 1])/(at[i] - at[i - 1])).clamp(0, 1).float()
-        v = x[i - 1] + u*(x[i] - x[i - 1])
-    else: v = x.expand(len(want))
-    return tuple((v + torch.tensor(POSITIONS)*.02).tolist())     # the slope also opens a slider where all windows agree
+    w = weight[order].double()
+    return x.double().numpy(), (w.cumsum(0) - w/2).numpy()
+
+def _percentiles(x, weight, shares): # (n,), (n,), (k,) 0 … 1 -> (k,)
+    "The values below which these shares of the corpus lie"
+    return np.interp(shares, *_ranked(x, weight)[::-1])
+
+def _positions(x, weight, low=.01, middle=.5, high=.99, n=len(POSITIONS), rise=.02):
+    "The percentiles of a coordinate at the positions −10 … 10, or at fewer between the same ends; made to rise, also where all windows agree"
+    shares = np.interp(np.linspace(-10, 10, n), (-10, 0, 10), (low, middle, high))
+    return tuple((_percentiles(x, weight, shares) + rise*np.linspace(-10, 10, n)).tolist())
 
 # %% ../nbs/07_latent.ipynb #52933396
 def _goes_on(m): # (m,f)

@@ -77,7 +77,8 @@ def _pseudo_inverse(bank): # (m,k) -> (k,m)
     x, trouble = torch.linalg.solve_ex(gram, bank)
     size = torch.linalg.matrix_norm
     plain = not trouble and x.isfinite().all() and size(gram @ x - bank) < 1e-6*size(bank) and size(x)*size(bank) < 4*len(bank)
-    return x.T if plain else torch.linalg.pinv(bank, rtol=.05)
+    x = x.T if plain else torch.linalg.pinv(bank, rtol=.05)
+    return x.where(x.abs() > 1e-20, 0)           # far below rounding, and numbers too small for a float's usual form are slow to multiply
 
 def times(
     matrix, # (r,c) sparse

@@ -10,12 +10,13 @@ from dataclasses import dataclass, replace
 __all__ = ['LEAST_EFFECT', 'spearman', 'name_sliders']
 
 # %% ../nbs/09_naming.ipynb #f5583459
+import numpy as np
 import torch
 from torch.nn import functional as F
 from .core import make_generator
-from .descriptors import PICTURED, Frames, describe
+from .descriptors import DESCRIPTORS, PICTURED, Frames, describe
 from .flicker import flickering
-from .latent import POSITIONS, LatentAnalysis, Slider, _positions, _steered, analyze, beginnings, predicted
+from .latent import POSITIONS, LatentAnalysis, Slider, _percentiles, _positions, _ranked, _steered, analyze, beginnings, predicted
 from .mel import Mel, griffin_lim
 from .models.vae import ConvVAE
 
@@ -31,6 +32,8 @@ def spearman(x, y): # (n,…), (n,…) -> (…)
     x, y = (r - r.mean(0) for r in (_ranks(x), _ranks(y)))
     return (x*y).sum(0)/(x.norm(dim=0)*y.norm(dim=0) + 1e-9)
 
+_WORDS = PICTURED + tuple(d for d in DESCRIPTORS if d not in PICTURED)   # those that only sound tells come last
+
 class _Instrument:
     "A model that can be tried: states of an analysis in, descriptors of what they sound like out"
     def __init__(self, model: ConvVAE, mel: Mel, a: LatentAnalysis): self.model, self.spectrogram, self.analysis = model, mel, a
@@ -38,15 +41,15 @@ class _Instrument:
     @torch.no_grad()
     def describe(self,
         states,              # (n,k)
-        aloud: bool = False, # through Griffin-Lim to sound, or from the pictures alone
+        aloud: bool = False, # through Griffin-Lim to sound, or from the pictures alone, which do not tell the last words
     ):                       # (n,d)
         out = []
-        for s in states.split(16):                     # small batches stay in the processor's cache
+        for s in states.split(16):                     # small batches stay in the processor's cache, with Griffin-Lim's larger numbers still smaller ones
             windows, mel = self.analysis.windows(s), self.spectrogram
             pics = self.model.decode(windows.to(self.model.mean.device)).to(mel.window.device)
-            if aloud: pics = flickering(self, pics, windows, seed=0)
-            frames = Frames.of(griffin_lim(mel, mel.magnitude(pics), 2), mel) if aloud else Frames.of_mel(pics, mel)
-            out.append(describe(frames, PICTURED).cpu())
+            sound = [griffin_lim(mel, m, 2) for m in mel.magnitude(flickering(self, pics, windows, seed=0)).split(2)] if aloud else []
+            frames = Frames.of(torch.cat(sound), mel) if aloud else Frames.of_mel(pics, mel)
+            out.append(describe(frames, _WORDS if aloud else PICTURED).cpu())
         return torch.cat(out)
 
 # %% ../nbs/09_naming.ipynb #e1f3bde8
@@ -60,7 +63,7 @@ def _weights(k, d, g, nets=4, hidden=64):
 def _each(w, x): # (e,n,k) -> (e,n,d)
     return torch.tanh(torch.tanh(x @ w['enter'] + w['enter_bias']) @ w['inner'] + w['inner_bias']) @ w['leave'] + w['leave_bias'] + x @ w['straight']
 
-def _fit(x, y, g, steps=1000, batch=128, blur=.1, lr=.02): # (n,k), (n,d)
+def _fit(x, y, g, steps, batch=128, blur=.1, lr=.02): # (n,k), (n,d)
     "Weights that predict `y` from `x`, every net from its own batches"
     w = {k: v.requires_grad_() for k, v in _weights(x.shape[1], y.shape[1], g).items()}
     opt = torch.optim.AdamW(w.values(), lr, betas=(.9, .99), weight_decay=.02)
@@ -78,13 +81,17 @@ class _Search:
     inst: _Instrument
     weight: torch.Tensor  # (n,) of the corpus's windows
     g: object             # a `torch.Generator`
-    middle: torch.Tensor = None  # (d,) of every descriptor over draws
+    middle: torch.Tensor = None  # (d,) of every descriptor over draws, as many as have been learned
     unit: torch.Tensor = None    # (d,) its range over them, a tenth of them left out at either end
-    w: dict = None        # weights of `predicted`
+    w: dict = None        # weights of `predicted`, for the words that pictures tell
+    ear: dict = None      # and for the others
 
-    def scaled(self, y): return ((y - self.middle)/self.unit).clamp(-2, 2)
+    def scaled(self, y): return ((y[..., :len(self.middle)] - self.middle)/self.unit).clamp(-2, 2)
 
-    def only(self, s): return self.w | {k: self.w[k][..., s] for k in ('leave', 'leave_bias', 'straight')}
+    def only(self, s):
+        "Weights that predict these words"
+        w = self.w if all(i < len(PICTURED) for i in s) else _beside(self.w, self.ear)
+        return w | {k: w[k][..., s] for k in ('leave', 'leave_bias', 'straight')}
 
     def moved(self, s, i, base, targets): # (t,n,k)
         "Sounds with descriptor `s[i]` at these values and the others of `s` as they are"
@@ -94,26 +101,48 @@ class _Search:
     def heard(self, states, aloud=False): # (t,n,k) -> (t,n,d)
         return self.scaled(self.inst.describe(states.flatten(0, 1), aloud)).view(*states.shape[:2], -1)
 
-    def percentiles(self, i, at):
-        "Of what is predicted for the corpus's windows"
-        v, order = predicted(self.w, self.inst.analysis.states)[0][:, i].sort()
-        where = torch.searchsorted(self.weight[order].cumsum(0), torch.tensor(at)).clamp(max=len(v) - 1)
-        return v[where].tolist()
+    def said(self, i):
+        "What is predicted for the corpus's windows, and what they weigh"
+        return predicted(self.only([i]), self.inst.analysis.states)[0][:, 0], self.weight
+
+    def percentiles(self, i, shares): return _percentiles(*self.said(i), shares).tolist()
+
+    def shares(self, i, values): return np.interp(values, *_ranked(*self.said(i))).tolist()
+
+    def places(self, i, low, high, n):
+        "Percentiles of the corpus from one end to the other, the median in the middle, or what is a fifth of the way from an end"
+        fifth = (high - low)/5
+        return list(_positions(*self.said(i), low, min(max(.5, low + fifth), high - fifth), high, n, rise=.002))
 
 def _learn(search, n=4000, around=32):
-    "Fit the predictions: on draws, then on those and sounds that were moved by them"
+    "Fit the predictions: on draws, then twice on all those before and sounds that were moved by them"
     inst, g, a = search.inst, search.g, search.inst.analysis
     x = torch.cat([beginnings(replace(a, near=a.near/2), n//2, g), beginnings(a, n//2, g)])
     y = inst.describe(x)
     near = y[:n//2]
     search.middle, search.unit = near.median(0).values, (near.quantile(.9, 0) - near.quantile(.1, 0)).clamp(min=1e-6)
     y = search.scaled(y)
-    search.w, base = _fit(x, y, g, 700), beginnings(a, around, g)
-    for i in range(len(PICTURED)):
-        others = [j for j in range(len(PICTURED)) if j == i or torch.rand((), generator=g) < .7]
-        states = search.moved(others, others.index(i), base, search.percentiles(i, (.01, .25, .5, .75, .99)))
-        x, y = torch.cat([x, states.flatten(0, 1)]), torch.cat([y, search.heard(states).flatten(0, 1)])
-    search.w = _fit(x, y, g)
+    search.w = _fit(x, y, g, 700)
+    for steps in (700, 1000):
+        base = beginnings(a, around, g)
+        for i in range(len(PICTURED)):
+            others = [j for j in range(len(PICTURED)) if j == i or torch.rand((), generator=g) < .7]
+            states = search.moved(others, others.index(i), base, search.percentiles(i, (.01, .25, .5, .75, .99)))
+            x, y = torch.cat([x, states.flatten(0, 1)]), torch.cat([y, search.heard(states).flatten(0, 1)])
+        search.w = _fit(x, y, g, steps)
+
+def _beside(a, b):
+    "Two sets of nets as one, neither knowing of the other"
+    block = lambda a, b: torch.cat([F.pad(a, (0, b.shape[2])), F.pad(b, (a.shape[2], 0))], 1)
+    return {k: block(a[k], b[k]) if k in ('inner', 'leave') else torch.cat([a[k], b[k]], 2) for k in a}
+
+def _listen(search, n=500):
+    "Fit predictions of the words that only sound tells, on draws that are heard"
+    x, told = beginnings(search.inst.analysis, n, search.g), len(PICTURED)
+    y = search.inst.describe(x, aloud=True)
+    low, middle, high = y.quantile(torch.tensor([.1, .5, .9]), dim=0)[:, told:]
+    search.middle, search.unit = torch.cat([search.middle, middle]), torch.cat([search.unit, (high - low).clamp(min=1e-6)])
+    search.ear = _fit(x, search.scaled(y)[:, told:], search.g, 700)
 
 # %% ../nbs/09_naming.ipynb #88c2d1d6
 LEAST_EFFECT = .2    # of the corpus's range, from end to end
@@ -130,28 +159,22 @@ def _leaks(effects): # (n,n) -> (n,)
     own = effects.diagonal()
     return (effects - own.diag()).abs().sum(1)/max(1, len(own) - 1)/own.abs().clamp(min=1e-3)
 
-def _range(y, s, i):
-    "The part of the places that serves best, at least half of the way"
+def _range(y, s, i, shares):
+    "The part of the places that serves best, at least half of the way: it ranks well, goes far, and leaves out little of the corpus"
     def worth(part):
-        rho, effect, _ = _facts(y[part[0]:part[1]], s, i)
-        return min(rho, .95) + .1*min(effect[i].item(), .8) if effect[i] > LEAST_EFFECT else rho - 1
+        a, b = part
+        rho, effect, _ = _facts(y[a:b], s, i)
+        return (min(rho, .95) + .1*min(effect[i].item(), .8) if effect[i] > LEAST_EFFECT else rho - 1) + .1*(shares[b - 1] - shares[a])
     return max(((a, b) for a in range(_GRID) for b in range(a + 4, _GRID + 1)), key=worth)
-
-def _places(low, usual, high, n): # n is odd
-    "So many values from end to end, the corpus's usual one in the middle, a fifth of the way from an end at least; even steps on either side"
-    fifth = (high - low)/5
-    usual = min(max(usual, low + fifth), high - fifth)
-    return torch.cat([torch.linspace(low, usual, n//2 + 1), torch.linspace(usual, high, n//2 + 1)[1:]]).tolist()
 
 def _tried(search, s, base):
     "Ranges, rank correlations and leakages of a set of descriptors"
     ends, facts = [], []
     for i in range(len(s)):
-        low, usual, high = search.percentiles(s[i], (.01, .5, .99))
-        targets = torch.linspace(low, high, _GRID).tolist()
-        y = search.heard(search.moved(s, i, base, targets))
-        a, b = _range(y, s, i)
-        ends.append((targets[a], usual, targets[b - 1])); facts.append(_facts(y[a:b], s, i))
+        targets = np.linspace(*search.percentiles(s[i], (.01, .99)), _GRID).tolist()
+        y, shares = search.heard(search.moved(s, i, base, targets)), search.shares(s[i], targets)
+        a, b = _range(y, s, i, shares)
+        ends.append((shares[a], shares[b - 1])); facts.append(_facts(y[a:b], s, i))
     return ends, torch.tensor([f[0] for f in facts]), torch.stack([f[1] for f in facts])
 
 def _choose(search, base, most, least):
@@ -170,12 +193,31 @@ def _choose(search, base, most, least):
     return best[1:] if best else ([], [])
 
 # %% ../nbs/09_naming.ipynb #a8ef7393
+def _aloud(search, s, ends, base):
+    "What one hears when every slider of a set is moved through its range, its facts, and its leakage"
+    heard = [search.heard(search.moved(s, i, base, search.places(s[i], *ends[i], 5)), aloud=True) for i in range(len(s))]
+    facts = [_facts(y, s, i) for i, y in enumerate(heard)]
+    return heard, facts, _leaks(torch.stack([f[1] for f in facts])) if s else []
+
+def _with_heard(search, s, ends, base, most, least):
+    "The chosen words, and words that only sound tells where there is room or where they rank clearly better than one that is not good"
+    _, facts, leaks = _aloud(search, s, ends, base)
+    weak = sorted((f[0], i) for i, f, leak in zip(s, facts, leaks) if f[0] < _GOOD[0] or leak > _GOOD[1])
+    if len(s) == most and not weak: return s, ends
+    _listen(search)
+    chosen, new, whole = dict(zip(s, ends)), [], (.01, .99)
+    for i in range(len(PICTURED), len(_WORDS)):
+        rho, effect, _ = _facts(search.heard(search.moved([*s, i], len(s), base, search.places(i, *whole, 5)), aloud=True), [*s, i], len(s))
+        if rho >= least and effect[-1] >= LEAST_EFFECT: new.append((rho, i))
+    for rho, i in sorted(new, reverse=True):
+        if len(chosen) == most and weak and weak[0][0] < rho - .1: del chosen[weak.pop(0)[1]]
+        if len(chosen) < most: chosen[i] = whole
+    return list(chosen), list(chosen.values())
+
 def _measured(search, s, ends, base, least):
     "The sliders that keep their names, with what was measured on sounds one can hear"
     while s:
-        heard = [search.heard(search.moved(s, i, base, _places(*ends[i], 5)), aloud=True) for i in range(len(s))]
-        facts = [_facts(y, s, i) for i, y in enumerate(heard)]
-        leaks = _leaks(torch.stack([f[1] for f in facts]))
+        heard, facts, leaks = _aloud(search, s, ends, base)
         stay = [i for i, (rho, effect, _) in enumerate(facts) if rho >= least and effect[i] >= LEAST_EFFECT]
         if len(stay) == len(s):
             low, high = ([(y[k].mean(0)*search.unit + search.middle)[j].item() for y, j in zip(heard, s)] for k in (0, -1))
@@ -202,10 +244,11 @@ def name_sliders(
     weight = torch.cat([torch.full((c,), 1/c) for c in a.counts])/len(a.counts)
     search = _Search(_Instrument(model, mel, a), weight, make_generator(seed))
     _learn(search)
-    s, ends, facts = _measured(search, *_choose(search, beginnings(a, 32, search.g), most, least), beginnings(a, 16, search.g), least)
+    chosen = _choose(search, beginnings(a, 32, search.g), most, least)
+    s, ends, facts = _measured(search, *_with_heard(search, *chosen, beginnings(a, 16, search.g), most, least), beginnings(a, 16, search.g), least)
     slopes = F.normalize(predicted(search.only(s), a.states)[1].mean(0), dim=1) if s else torch.zeros(0, len(a.spread))
     share = lambda u: (u*a.spread).square().sum().item()/total
-    sliders = [Slider(PICTURED[i], (u*a.spread).abs().argmax().item(), share(u), tuple(_places(*e, len(POSITIONS))), PICTURED[i], **f)
+    sliders = [Slider(_WORDS[i], (u*a.spread).abs().argmax().item(), share(u), tuple(search.places(i, *e, len(POSITIONS))), _WORDS[i], **f)
                for i, u, e, f in zip(s, slopes, ends, facts)]
     for n, axis in enumerate(_rest(a, slopes, most - len(s))):
         sliders.append(Slider(f'other {n + 1}', axis, a.spread[axis].item()**2/total, _positions(a.states[:, axis], weight)))

@@ -211,15 +211,16 @@ def _crop(m, a, frames, silence):
 
 # %% ../nbs/06_train.ipynb #7214698f
 def played(
-    x,      # (b,m,f) log mels
-    frames, # to have afterwards; those past the end repeat the last
+    x,      # (m,f) log mel
+    begin,  # (b,) the frames at which crops begin
+    frames, # of a crop
     speed,  # (b,) 1.1: faster by a tenth, each moment as it is
     pitch,  # (b,) 1.1: higher by a tenth
     hz,     # (m,) where the rows lie, rising
 ):          # (b,m,frames)
     "Crops at another speed and another pitch: of the moments the nearest one, between rows a straight line"
-    at = (torch.arange(frames)*speed[:, None]).round().long().clamp(max=x.shape[2] - 1)
-    x = x.gather(2, at[:, None].expand(-1, x.shape[1], -1).to(x.device))
+    at = begin[:, None] + (torch.arange(frames)*speed[:, None]).round().long()
+    x = x[:, at.to(x.device)].transpose(0, 1)
     from_hz = hz/pitch[:, None]
     low = (torch.searchsorted(hz, from_hz) - 1).clamp(min=0)
     high = (low + 1).clamp(max=len(hz) - 1)
@@ -251,7 +252,8 @@ class VAETraining(Task):
         self.opt = torch.optim.AdamW(self.net.parameters(), cfg.lr, betas=(.9, .99), fused=True)
         self.price = cfg.kl_weight                                            # of a nat, by now
         self.random = make_generator(cfg.seed)                                # on the CPU: every device sees the same crops
-        self.mels, self.hz = train, self.mel.hz.cpu().cummax(0).values        # more rows than bins leave some empty
+        self.hz = self.mel.hz.cpu().cummax(0).values                          # more rows than bins leave some empty
+        self._lay(train)
         self.weights = torch.tensor([max(1., m.shape[1]/cfg.frames)**.5 for m in train])
         held = [mels[i] for i in self.held_files]
         self.held = crops(held, cfg.frames, self.mel.silence) if held else None
@@ -261,16 +263,24 @@ class VAETraining(Task):
     @torch.no_grad()
     def _mel(self, x): return self.mel(x[None].to(self.device))[0]
 
+    def _lay(self, mels):
+        "Put the pictures one after the other into a long one, silence after each for the longest crop, so that one operation cuts a whole batch"
+        self.lengths = torch.tensor([m.shape[1] for m in mels])
+        room = math.ceil(self.cfg.frames*(1 + self.cfg.speed/100))
+        self.begins = (self.lengths + room).cumsum(0) - self.lengths - room
+        self.long = torch.cat([torch.nn.functional.pad(m, (0, room), value=self.mel.silence) for m in mels], 1)
+        self.mels = [self.long[:, a:a + n] for a, n in zip(self.begins.tolist(), self.lengths.tolist())]
+
 # %% ../nbs/06_train.ipynb #5c315b78
 @patch
 def batch(self: VAETraining): # (b,m,frames)
     "Crops of random sounds from random places, faster or slower, higher or lower, louder or quieter, coloured as if by another loudspeaker, some with another one underneath"
     g, c = self.random, self.cfg
-    files = torch.multinomial(self.weights, c.batch, replacement=True, generator=g).tolist()
+    files = torch.multinomial(self.weights, c.batch, replacement=True, generator=g)
     where, gain, speed, pitch = torch.rand(4, c.batch, generator=g)
-    last = [max(0, self.mels[i].shape[1] - c.frames//2) if self.mels[i].shape[1] > c.frames else 0 for i in files]
-    x = torch.stack([_crop(self.mels[i], int(u*(n + 1)), math.ceil(c.frames*(1 + c.speed/100)), self.mel.silence) for i, u, n in zip(files, where.tolist(), last)])
-    x = played(x, c.frames, (1 + c.speed/100)**(2*speed - 1), 2**(c.pitch/12*(2*pitch - 1)), self.hz)
+    n = self.lengths[files]
+    begin = self.begins[files] + (where.double()*torch.where(n > c.frames, n - c.frames//2 + 1, 1)).long()
+    x = played(self.long, begin, c.frames, (1 + c.speed/100)**(2*speed - 1), 2**(c.pitch/12*(2*pitch - 1)), self.hz)
     curve = torch.nn.functional.interpolate(c.colour*torch.randn(c.batch, 1, 9, generator=g), size=x.shape[1], mode='linear', align_corners=True)
     nats = ((2*gain[:, None] - 1)*c.gain + curve[:, 0])*math.log(10)/20
     x = x + nats[:, :, None].to(self.device)
