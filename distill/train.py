@@ -222,11 +222,11 @@ def played(
     at = begin[:, None] + (torch.arange(frames)*speed[:, None]).round().long()
     x = x[:, at.to(x.device)].transpose(0, 1)
     from_hz = hz/pitch[:, None]
-    low = (torch.searchsorted(hz, from_hz) - 1).clamp(min=0)
-    high = (low + 1).clamp(max=len(hz) - 1)
-    up = ((from_hz - hz[low])/(hz[high] - hz[low]).clamp(min=1e-3)).clamp(0, 1)[..., None].to(x.device)
-    row = lambda i: x.gather(1, i[..., None].expand(-1, -1, frames).to(x.device))
-    return torch.lerp(row(low), row(high), up)
+    low = (torch.searchsorted(hz, from_hz) - 1).clamp(0, len(hz) - 2)
+    up = ((from_hz - hz[low])/(hz[low + 1] - hz[low]).clamp(min=1e-3)).clamp(0, 1)
+    low, up = low.to(x.device)[..., None], up.to(x.device)[..., None]
+    row = lambda i: x.gather(1, i.expand(-1, -1, frames))
+    return torch.lerp(row(low), row(low + 1), up)
 
 # %% ../nbs/06_train.ipynb #00a26bc3
 class VAETraining(Task):

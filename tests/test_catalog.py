@@ -1,5 +1,5 @@
 "A library: files are the truth, the index is a cache"
-import json, os, shutil, sqlite3, subprocess, sys, time, zipfile
+import json, os, shutil, sqlite3, subprocess, sys, zipfile
 from datetime import datetime, timezone
 from pathlib import Path
 import pytest
@@ -290,14 +290,9 @@ def test_verify_reads_all(tmp_path):
     assert r.exit_code == 1 and {x['name']: x['ok'] for x in json.loads(r.stdout)} == dict(Whole=True, Hurt=False)
     assert sh(tmp_path, 'verify', 'Whole').exit_code == 0
 
-def test_listing_a_thousand_is_quick_and_light(tmp_path):
+def test_listing_a_thousand_imports_nothing_heavy(tmp_path):
     for i in range(1000): put_card(tmp_path, f'Model {i}', HIFI if i % 3 else None, corpus='rain', epochs=i)
     ModelLibrary(tmp_path)
     code = f"import sys; from distill.cli.model import app\ntry: app(['list', '--models-dir', {str(tmp_path)!r}])\nfinally: print('torch' in sys.modules, 'pandas' in sys.modules, file=sys.stderr)"
-    took = []
-    for _ in range(3):
-        t = time.perf_counter()
-        r = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
-        took.append(time.perf_counter() - t)
+    r = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
     assert len(r.stdout.splitlines()) == 1001 and r.stderr.split()[-2:] == ['False', 'False']
-    assert min(took) < 2, took                       # the figure itself, under 0.5 s, is the benchmark's to hold

@@ -4,7 +4,7 @@ PERS-01  a model saved with its vocoder comes back with it, tensor for tensor   
 PERS-02  dropped by the user: v1 files are rejected cleanly instead of loaded      test_pers_02_*
 PERS-03  the catalog shows which models carry a vocoder                            test_pers_03_*
 """
-import copy, dataclasses, json, os, time, zipfile
+import copy, dataclasses, json, os, zipfile
 from pathlib import Path
 import numpy as np
 import pytest
@@ -282,7 +282,7 @@ def test_shared_containers_do_not_explode(tmp_path, good):
     for _ in range(18): laugh = [laugh]*10
     d['training_config']['x'] = laugh
     (tmp_path/'x.distillgan').write_bytes(craft(d, card))
-    t = time.perf_counter(); refused(tmp_path/'x.distillgan', 'holds one container twice'); assert time.perf_counter() - t < 2
+    refused(tmp_path/'x.distillgan', 'holds one container twice')          # at once: in full it would not end
 
 def test_deep_nesting_is_an_error_not_a_crash(tmp_path, good):
     recs = records(craft(*good))
