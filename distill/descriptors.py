@@ -99,9 +99,10 @@ def warmth(s: Frames): # -> (b,) dB
     return 10*((e @ (s.width*low) + 1e-9)/(e @ (s.width*high) + 1e-9)).log10()
 
 def noisiness(s: Frames): # -> (b,) dB, at most 0
-    "Spectral flatness from 100 Hz to 12 kHz: 0 for white noise, far below for a tone"
+    "Spectral flatness from 100 Hz to 12 kHz: 0 for white noise, far below for a tone; what is 80 dB under the loudest partial is not told from what is less"
     band = (s.hz >= 100) & (s.hz <= 12_000)
-    e, w = s.spectrum[:, band].square() + 1e-9, s.width[band]/s.width[band].sum()
+    e, w = s.spectrum[:, band].square(), s.width[band]/s.width[band].sum()
+    e = e + 1e-8*e.amax((1, 2), keepdim=True) + 1e-12
     return s.mean(10*(w @ e.log() - (w @ e).log())/math.log(10))
 
 def roughness(s: Frames, peaks=16): # -> (b,)
