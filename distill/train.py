@@ -4,7 +4,7 @@
 
 # %% ../nbs/06_train.ipynb #4ea7b11a
 from __future__ import annotations
-import io, math, os, time, warnings
+import atexit, io, math, os, time, warnings
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from pickle import UnpicklingError
@@ -151,7 +151,9 @@ def _together(device):
     "The processes that train together, as `accelerate` knows them; None for one alone, which does not import it"
     if int(os.environ.get('WORLD_SIZE') or 1) < 2: return None
     from accelerate import Accelerator
-    return Accelerator(cpu=choose_device(device).type == 'cpu')
+    together = Accelerator(cpu=choose_device(device).type == 'cpu')
+    atexit.register(together.end_training)                      # a process that ends with its connections open may be aborted
+    return together
 
 # %% ../nbs/06_train.ipynb #595f7db3
 @patch

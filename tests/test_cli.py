@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import soundfile as sf
+from distill import generate, load_model
 
 DISTILL = [sys.executable, '-c', 'from distill.cli import main; main()']
 
@@ -127,11 +128,13 @@ def test_full_cache_is_no_error(place, small_disk, tmp_path, unnamed, monkeypatc
 
 @pytest.mark.parametrize('args, words', [
     (['--seconds', '-3'], ['-3']), (['--seconds', 'nan'], ['nan']), (['--seconds', '1e9'], ['600']),
-    (['--slider', 'sparkle=1'], ['sparkle', 'other 1']), (['--slider', 'other 1=99'], ['99', '-10']), (['--slider', 'other 1'], ['NAME=VALUE']),
+    (['--slider', 'sparkle=1'], ['sparkle', 'SLIDER']), (['--slider', 'SLIDER=99'], ['99', '-10']), (['--slider', 'SLIDER'], ['NAME=VALUE']),
     (['--seed', '-1'], ['-1']), (['-n', '0'], ['0']), (['--format', 'aiff'], ['aiff']), (['--vocoder', 'own'], ['griffin-lim']), (['--device', 'abacus'], ['abacus']),
 ], ids=lambda v: ' '.join(v) if isinstance(v, list) else str(v))
 def test_generate_mistakes(place, tmp_path, args, words):
     _, made = place
+    slider = load_model(made.path).analysis.sliders[0].name
+    args, words = ([w.replace('SLIDER', slider) for w in ws] for ws in (args, words))
     one_sentence(call('generate', made.path, '--out', tmp_path/'o', *args), *words)
     assert files(tmp_path) == []
 
@@ -202,10 +205,11 @@ def test_interrupt_and_resume_give_the_uninterrupted_model(place, tmp_path, unna
 
 def test_same_samples_from_command_and_python(place, tmp_path):
     home, made = place
-    from distill import generate, load_model
-    r = call('generate', made.model_id[:8], '--models-dir', home/'models', '--seed', 3, '--seconds', .5, '--slider', 'other 1=4', '--out', tmp_path, '--format', 'flac', '--json')
+    model = load_model(made.path)
+    slider = model.analysis.sliders[0].name
+    r = call('generate', made.model_id[:8], '--models-dir', home/'models', '--seed', 3, '--seconds', .5, '--slider', f'{slider}=4', '--out', tmp_path, '--format', 'flac', '--json')
     (take,) = json.loads(r.stdout)
-    again = generate(load_model(made.path), {'other 1': 4}, .5, 3).save(tmp_path/'again.flac')
+    again = generate(model, {slider: 4}, .5, 3).save(tmp_path/'again.flac')
     assert (sf.read(take['path'], dtype='int32')[0] == sf.read(again, dtype='int32')[0]).all()
     assert take['vocoder'] == 'base' and take['seed'] == 3 and take['seconds'] == .5
 

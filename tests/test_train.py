@@ -75,6 +75,11 @@ def test_two_processes_write_one_model(sounds, tmp_path):
     assert made['steps'] == 20 and 'step 20' in err and out2 == '' and 'step' not in err2
     assert not verify_model(made['path']) and not list((tmp_path/'checkpoints').iterdir()) and len(list((tmp_path/'previews'/'Two').iterdir())) == 2
 
+def test_processes_end_with_their_connections_closed():
+    "One that does not may be aborted while another still works"
+    code = "import atexit, torch; open = torch.distributed.is_initialized; atexit.register(lambda: print(open())); from distill.train import Task, TrainConfig; Task('cpu', TrainConfig()); print(open())"
+    assert [out.split() for out, _ in together(2, '-c', code)] == [['True', 'False']]*2
+
 def test_a_batch_that_cannot_be_shared_is_refused(monkeypatch):
     from types import SimpleNamespace
     monkeypatch.setattr('distill.train._together', lambda device: SimpleNamespace(device=torch.device('cpu'), num_processes=3, process_index=0))
