@@ -498,13 +498,13 @@ def df(self: Corpus) -> pd.DataFrame:
     return pd.DataFrame([{k: getattr(f, k) for k in keys} for f in self.files], columns=keys).astype(types)
 
 # %% ../nbs/01_audio.ipynb #087a2579
-STEP_GFLOP = 10.73 # what one step of training computes, forward and backward
+STEP_GFLOP = 13.08 # what one step of training computes, forward, backward and to move the weights
 
 def default_steps(
     corpus: Corpus,
 ) -> int:           # optimiser steps
-    "The steps a corpus calls for: 2000 up to three minutes of sound, then with the square root of its length, up to 4000"
-    return round(min(4000, 2000*max(1, corpus.seconds/180)**.5))
+    "The steps a corpus calls for: 1000 up to three minutes of sound, then with the square root of its length, up to 2000"
+    return round(min(2000, 1000*max(1, corpus.seconds/180)**.5))
 
 def machine_gflops(device='cpu') -> float:
     "Billions of operations a second that this machine gives to a small convolution, forward and backward, now"

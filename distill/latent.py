@@ -8,7 +8,7 @@ import math
 from dataclasses import asdict, dataclass, replace
 
 # %% auto #0
-__all__ = ['POSITIONS', 'NEAR', 'LEVEL', 'LIKE', 'CARRY', 'Slider', 'predicted', 'LatentAnalysis', 'analyze', 'beginnings',
+__all__ = ['POSITIONS', 'NEAR', 'HELD', 'LIKE', 'CARRY', 'Slider', 'predicted', 'LatentAnalysis', 'analyze', 'beginnings',
            'draw_latent']
 
 # %% ../nbs/07_latent.ipynb #9f03b6a6
@@ -315,8 +315,8 @@ def _order(states, counts, going):
     return torch.tensor(start)/len(counts), after
 
 # %% ../nbs/07_latent.ipynb #463ab620
-NEAR = 1.    # of the distance between sounds
-LEVEL = .25  # how much of that the measured levels move
+NEAR = 1.   # of the distance between sounds
+HELD = .1   # of the latent's unit: about how far the measured levels move with that
 
 def _near(states, counts):
     "How far draws are from the corpus's windows, in spreads"
@@ -327,6 +327,13 @@ def _near(states, counts):
     far[owner == torch.arange(len(counts))[:, None]] = torch.inf
     return max(.05, NEAR*far.min(1).values.mean().item()/states.shape[1]**.5)
 
+def _moves(a): # (k,k)
+    "What makes noise into moves of states: as long as `near` says, mostly in directions that leave the measured levels"
+    k = len(a.spread)
+    levels = (a.spread[:, None]*a.axes).view(k, -1, a.steps)[:, :a.levels].flatten(1).double()
+    free = torch.linalg.inv(torch.eye(k) + levels @ levels.T/HELD**2)          # of the moves that change them by about `HELD`, the covariance
+    return a.near*torch.linalg.cholesky(free*(k/free.trace())).float()
+
 # %% ../nbs/07_latent.ipynb #558a84be
 LIKE = .5      # spreads within which windows are taken for alike
 CARRY = .8     # share of its difference from the corpus that a sound keeps every half window
@@ -335,19 +342,20 @@ def _pick(logits, g):
     "An index drawn by its log weight"
     return torch.multinomial((logits - logits.max()).exp(), 1, generator=g).item()
 
+def _dealt(a, seed): # -> (1,)
+    "The beginning that is a seed's: seeds in a row, each the golden ratio of the whole further on"
+    share = a.start.double().cumsum(0)
+    return torch.searchsorted(share/share[-1], torch.tensor([(seed*0x9e3779b97f4a7c15 % 2**64 >> 11)/2**53], dtype=torch.double), right=True)
+
 def beginnings(
     a: LatentAnalysis,
     n: int,
     g,                # a `torch.Generator`
+    at=None,          # (n,) the windows to begin near; None: they are drawn
 ):                    # (n,k)
     "Windows near the corpus's beginnings"
-    at = a.states[torch.multinomial(a.start, n, True, generator=g)]
-    move = a.near*torch.randn(n, a.states.shape[1], generator=g)
-    if a.levels:
-        there = a.windows(at + move)
-        there[:, :a.levels] = (1 - LEVEL)*a.windows(at)[:, :a.levels] + LEVEL*there[:, :a.levels]
-        return a.states_of(there)
-    return at + move
+    if at is None: at = torch.multinomial(a.start, n, True, generator=g)
+    return a.states[at] + torch.randn(n, a.states.shape[1], generator=g) @ _moves(a).T
 
 def _go_on(a, s, g):
     "The next window, or None where the sound ends"
@@ -363,11 +371,11 @@ def draw_latent(
     once: bool = False,      # end with the first sound
 ):                           # (1,z,steps), or as many as the sound has
     "A latent that moves as the corpus moves"
-    begin = lambda: a.moved(beginnings(a, 1, g), positions or {})[0]
+    begin = lambda at=None: a.moved(beginnings(a, 1, g, at), positions or {})[0]
     g, w, h = make_generator(seed), a.steps, a.steps//2
     out = a.rest[:, None].repeat(1, steps + 2*w)
     fade = torch.linspace(0, 1, h + 2)[1:-1]
-    at, s = 0, begin()
+    at, s = 0, begin(_dealt(a, seed))
     while at < steps:
         win = a.windows(s[None])[0].clone()
         if at and not fresh: win[:, :h] = out[:, at:at + h] + fade*(win[:, :h] - out[:, at:at + h])

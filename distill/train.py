@@ -10,8 +10,8 @@ from pathlib import Path
 from pickle import UnpicklingError
 
 # %% auto #0
-__all__ = ['PRESETS', 'CHECKPOINT_MARKER', 'CHECKPOINT_VERSION', 'TrainConfig', 'Record', 'preset', 'steps_for', 'Task', 'crops',
-           'played', 'VAETraining', 'save_checkpoint', 'read_checkpoint', 'fit']
+__all__ = ['PRESETS', 'CHECKPOINT_MARKER', 'CHECKPOINT_VERSION', 'TrainConfig', 'Record', 'preset', 'steps_for', 'Task',
+           'orthogonal', 'Muon', 'crops', 'played', 'VAETraining', 'save_checkpoint', 'read_checkpoint', 'fit']
 
 # %% ../nbs/06_train.ipynb #52400f5c
 import torch
@@ -28,13 +28,13 @@ class TrainConfig:
     "How a VAE is trained"
     batch: int = 32            # crops a step
     frames: int = 96           # mel frames a crop: 1.024 s
-    lr: float = 1e-3           # learning rate of AdamW (Loshchilov & Hutter 2019)
+    lr: float = 1e-3           # learning rate of `Muon`
     lr_warmup: int = 50        # steps over which it rises from zero
     kl_weight: float = .006    # price of a nat in the latent, to begin with
     kl_warmup: int = 200       # steps over which that price rises from zero
     rate: float = 400.         # nats a second the latent is to carry; the price moves towards it, to four times or a quarter at most; 0: it stays
     free_bits: float = .05     # nats each latent number may carry for nothing
-    ema: float = .99           # decay of the running mean of the weights, which is what is kept
+    ema: float = .995          # decay of the running mean of the weights, which is what is kept
     gain: float = 6.           # dB; every crop is made up to so much louder or quieter
     colour: float = 3.         # dB; every crop is coloured by a smooth random curve over the mel rows, so much of it on average
     speed: float = 3.          # per cent; every crop is played up to so much faster or slower, at its pitch
@@ -44,7 +44,7 @@ class TrainConfig:
     hold_out: float = .15      # share of the files kept aside to measure on
     epoch: int = 50            # steps in an epoch
     length: float = 1.         # share of the steps that a corpus calls for, where no budget is given
-    patience: int = 20         # epochs without a better held-out score after which training ends; 0: it goes on
+    patience: int = 10         # epochs without a better held-out score after which training ends; 0: it goes on
     bf16: bool = True          # convolve in bfloat16 where the device has instructions for it
     seed: int = 0              # of weights, crops and noise
 
@@ -194,6 +194,55 @@ def keep(self: Task):
     "Remember the averaged weights as the best so far"
     self.kept = {k: v.detach().clone() for k, v in self.average.state_dict().items()}
 
+# %% ../nbs/06_train.ipynb #7a1c90e2
+def orthogonal(
+    x,          # (n,rows,columns)
+    rounds=5,
+):              # (n,rows,columns)
+    "Matrices with the directions of the given ones, each about as long as the other: Newton-Schulz with the coefficients of Jordan et al. 2024, on the products of the rows"
+    if x.shape[1] > x.shape[2]: return orthogonal(x.mT, rounds).mT
+    x = x/(x.norm(dim=(1, 2), keepdim=True) + 1e-7)
+    p, whole = x @ x.mT, None
+    for i in range(rounds):
+        q = torch.baddbmm(p, p, p, beta=-4.7750, alpha=2.0315)
+        q.diagonal(dim1=1, dim2=2).add_(3.4445)
+        whole = q if whole is None else q @ whole
+        if i < rounds - 1: p = q @ p @ q
+    return whole @ x
+
+class Muon(torch.optim.Optimizer):
+    "Muon (Jordan et al. 2024) for the weights of convolutions, AdamW (Loshchilov & Hutter 2019) for all else"
+    def __init__(self,
+        params,
+        lr: float,                  # of both
+        momentum: float = .95,      # how much of the running mean of the slopes is kept every step
+        weight_decay: float = .01,  # of both
+    ):
+        params = list(params)
+        self.momentum, self.weight_decay = momentum, weight_decay
+        super().__init__([p for p in params if p.ndim > 2], dict(lr=lr))
+        self.rest = torch.optim.AdamW([p for p in params if p.ndim < 3], lr, betas=(.9, .99), weight_decay=weight_decay, fused=True)
+
+    @torch.no_grad()
+    def step(self):
+        "Move all weights"
+        group, by_shape = self.param_groups[0], {}
+        self.rest.param_groups[0]['lr'] = lr = group['lr']
+        self.rest.step()
+        for p in group['params']:
+            mean = self.state[p].setdefault('mean', torch.zeros_like(p))
+            mean.lerp_(p.grad, 1 - self.momentum)
+            by_shape.setdefault(p.shape, []).append((p, p.grad.lerp(mean, self.momentum).flatten(1)))
+        for some in by_shape.values():
+            slopes = torch.stack([s for _, s in some])
+            for (p, _), d in zip(some, orthogonal(slopes)*(.2*max(slopes.shape[1:])**.5)): p.mul_(1 - lr*self.weight_decay).sub_(d.view_as(p), alpha=lr)
+
+    def state_dict(self): return super().state_dict() | dict(rest=self.rest.state_dict())
+
+    def load_state_dict(self, d):
+        super().load_state_dict(d)
+        self.rest.load_state_dict(d['rest'])
+
 # %% ../nbs/06_train.ipynb #90792b12
 def crops(
     mels,           # list of (m,f) log mels
@@ -251,14 +300,13 @@ class VAETraining(Task):
         vae = (vae or VAEConfig(n_mels=mel.n_mels, silence=self.mel.silence, level=4)).fitted(train)
         self.net, self.average = (ConvVAE(vae, cfg.seed).to(self.device) for _ in range(2))
         self.keep()
-        self.opt = torch.optim.AdamW(self.net.parameters(), cfg.lr, betas=(.9, .99), fused=True)
+        self.opt = Muon(self.net.parameters(), cfg.lr)
         self.price = cfg.kl_weight                                            # of a nat, by now
         self.random = make_generator(cfg.seed)                                # on the CPU: every device sees the same crops
         self.hz = self.mel.hz.cpu().cummax(0).values                          # more rows than bins leave some empty
         self._lay(train)
         self.weights = torch.tensor([max(1., m.shape[1]/cfg.frames)**.5 for m in train])
-        held = [mels[i] for i in self.held_files]
-        self.held = crops(held, cfg.frames, self.mel.silence) if held else None
+        self.held = [crops([mels[i]], cfg.frames, self.mel.silence, most=-(-96//len(self.held_files))) for i in self.held_files]
         self.epoch, self.patience, self.default_steps = cfg.epoch, cfg.patience, steps_for(corpus, cfg)
         self.corpus = dict(name=corpus.folder.name, fingerprint=corpus.fingerprint, n_files=len(corpus), seconds=corpus.seconds)
 
@@ -320,10 +368,10 @@ def step(self: VAETraining) -> dict:
 @patch
 @torch.no_grad()
 def score(self: VAETraining) -> float | None:
-    "Mean absolute log-mel error (nats) of the averaged weights on the held-out crops"
-    if self.held is None: return None
-    err = [(self.average.decode(self.average.encode(x)[0]) - x).abs().mean()*len(x) for x in self.held.split(32)]
-    return self.agree((sum(err)/len(self.held)).item())
+    "Mean absolute log-mel error (nats) of the averaged weights on the held-out files, each of them counting as much"
+    if not self.held: return None
+    err = [(self.average.decode(self.average.encode(y)[0]) - y).abs().mean((1, 2)) for y in torch.cat(self.held).split(32)]
+    return self.agree(torch.stack([e.mean() for e in torch.cat(err).split([len(x) for x in self.held])]).mean().item())
 
 @patch(as_prop=True)
 def model(self: VAETraining) -> ConvVAE:
@@ -353,7 +401,7 @@ def load(self: VAETraining, s: dict):
     self.done, self.price, self.cfg = s['done'], s['price'], replace(self.cfg, batch=s['batch'])
 
 # %% ../nbs/06_train.ipynb #deee3f41
-CHECKPOINT_MARKER, CHECKPOINT_VERSION = 'distill_checkpoint', 1
+CHECKPOINT_MARKER, CHECKPOINT_VERSION = 'distill_checkpoint', 2
 
 def save_checkpoint(path, task, progress: dict):
     "Write everything `task` needs to go on, in the first of its processes; `path` may be anything with a `save` of its own"

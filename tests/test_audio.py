@@ -394,7 +394,7 @@ def test_steps_grow_with_the_sound():
     class Of:
         def __init__(self, s): self.seconds = s
     steps = [default_steps(Of(s)) for s in (1, 100, 180, 720, 4500, 1e6)]
-    assert steps == [2000, 2000, 2000, 4000, 4000, 4000]
+    assert steps == [1000, 1000, 1000, 2000, 2000, 2000]
 
 def test_the_global_generator_and_the_threads_are_left_alone(folder):
     state, threads = torch.random.get_rng_state(), torch.get_num_threads()
