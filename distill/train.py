@@ -34,7 +34,7 @@ class TrainConfig:
     kl_warmup: int = 200       # steps over which that price rises from zero
     rate: float = 400.         # nats a second the latent is to carry; the price moves towards it, to four times or a quarter at most; 0: it stays
     free_bits: float = .05     # nats each latent number may carry for nothing
-    ema: float = .995          # decay of the running mean of the weights, which is what is kept
+    ema: float = .995          # decay of the running mean of the weights, which is what is kept; a mean over the last tenth of the steps, until that is longer
     gain: float = 6.           # dB; every crop is made up to so much louder or quieter
     colour: float = 3.         # dB; every crop is coloured by a smooth random curve over the mel rows, so much of it on average
     speed: float = 3.          # per cent; every crop is played up to so much faster or slower, at its pitch
@@ -196,9 +196,9 @@ def keep(self: Task):
 
 # %% ../nbs/06_train.ipynb #7a1c90e2
 def orthogonal(
-    x,          # (n,rows,columns)
-    rounds=5,
-):              # (n,rows,columns)
+    x,               # (n,rows,columns)
+    rounds: int = 5, # of the iteration
+):                   # (n,rows,columns)
     "Matrices with the directions of the given ones, each about as long as the other: Newton-Schulz with the coefficients of Jordan et al. 2024, on the products of the rows"
     if x.shape[1] > x.shape[2]: return orthogonal(x.mT, rounds).mT
     x = x/(x.norm(dim=(1, 2), keepdim=True) + 1e-7)
@@ -213,14 +213,13 @@ def orthogonal(
 class Muon(torch.optim.Optimizer):
     "Muon (Jordan et al. 2024) for the weights of convolutions, AdamW (Loshchilov & Hutter 2019) for all else"
     def __init__(self,
-        params,
+        params,                     # of a net
         lr: float,                  # of both
         momentum: float = .95,      # how much of the running mean of the slopes is kept every step
         weight_decay: float = .01,  # of both
     ):
         params = list(params)
-        self.momentum, self.weight_decay = momentum, weight_decay
-        super().__init__([p for p in params if p.ndim > 2], dict(lr=lr))
+        super().__init__([p for p in params if p.ndim > 2], dict(lr=lr, momentum=momentum, weight_decay=weight_decay))
         self.rest = torch.optim.AdamW([p for p in params if p.ndim < 3], lr, betas=(.9, .99), weight_decay=weight_decay, fused=True)
 
     @torch.no_grad()
@@ -230,16 +229,25 @@ class Muon(torch.optim.Optimizer):
         self.rest.param_groups[0]['lr'] = lr = group['lr']
         self.rest.step()
         for p in group['params']:
+            if p.grad is None: continue
             mean = self.state[p].setdefault('mean', torch.zeros_like(p))
-            mean.lerp_(p.grad, 1 - self.momentum)
-            by_shape.setdefault(p.shape, []).append((p, p.grad.lerp(mean, self.momentum).flatten(1)))
+            mean.lerp_(p.grad, 1 - group['momentum'])
+            by_shape.setdefault(p.shape, []).append((p, p.grad.lerp(mean, group['momentum']).flatten(1)))
         for some in by_shape.values():
             slopes = torch.stack([s for _, s in some])
-            for (p, _), d in zip(some, orthogonal(slopes)*(.2*max(slopes.shape[1:])**.5)): p.mul_(1 - lr*self.weight_decay).sub_(d.view_as(p), alpha=lr)
+            for (p, _), d in zip(some, orthogonal(slopes)*(.2*max(slopes.shape[1:])**.5)): p.mul_(1 - lr*group['weight_decay']).sub_(d.view_as(p), alpha=lr)
 
-    def state_dict(self): return super().state_dict() | dict(rest=self.rest.state_dict())
+    def zero_grad(self, set_to_none=True):
+        "Forget the slopes of all weights"
+        super().zero_grad(set_to_none)
+        self.rest.zero_grad(set_to_none)
+
+    def state_dict(self):
+        "What the next step depends on, AdamW's as `rest`"
+        return super().state_dict() | dict(rest=self.rest.state_dict())
 
     def load_state_dict(self, d):
+        "Become what `state_dict` described"
         super().load_state_dict(d)
         self.rest.load_state_dict(d['rest'])
 
@@ -456,15 +464,19 @@ def fit(
         task.load(saved)
         at = {k: saved[k] for k in at}
     elif checkpoint: save_checkpoint(checkpoint, task, at)      # so a folder that cannot be written is noticed now
-    while (steps is None or task.done < steps) and (minutes is None or at['seconds'] < 60*minutes):
+    while (steps is None or task.done < steps) and (minutes is None or at['seconds'] < 60*minutes) and not _given_up(task, at['training_history']):
         _train_epoch(task, at, checkpoint)
         rec = _close_epoch(task, at)
         if checkpoint: save_checkpoint(checkpoint, task, at)
         rec.eta = _seconds_left(rec, steps, minutes)
         yield rec
-        if (patience := getattr(task, 'patience', 0)) and rec.overfit and rec.epoch - rec.overfit >= patience: return
 
 # %% ../nbs/06_train.ipynb #b205d45d
+def _given_up(task, history) -> bool:
+    "Whether the held-out score has not improved for so long that it will not"
+    patience = getattr(task, 'patience', 0)
+    return bool(patience and history) and history[-1]['epoch'] - max(h['epoch'] for h in history if h['best']) >= patience
+
 def _train_epoch(task, at, checkpoint):
     "Steps up to the end of the epoch; on Ctrl-C a checkpoint, then KeyboardInterrupt"
     wall, cpu = time.perf_counter(), time.process_time()

@@ -307,3 +307,17 @@ with Progress('Training') as p:
         seen += data
     os.close(own)
     assert p.wait() == 0 and b'\x1b' in seen and b'100 %' in seen and b'to go' in seen and seen.count(b'\n') < 40, seen
+
+
+def test_the_doctor_where_memory_is_short(monkeypatch):
+    "The training that it tries goes on with fewer crops, and so does its comparison"
+    import torch
+    from distill.cli.doctor import self_test
+    from distill.train import VAETraining
+    losses = VAETraining.losses
+    def tight(self, x):
+        if len(x) > 16: raise torch.OutOfMemoryError('no room')
+        return losses(self, x)
+    monkeypatch.setattr(VAETraining, 'losses', tight)
+    with pytest.warns(UserWarning, match='going on with 16'): found = self_test('cpu', seconds=.1)
+    assert found['step_seconds'] > 0

@@ -68,12 +68,13 @@ def self_test(
     with tempfile.TemporaryDirectory() as home:
         for f in demo_corpus(Path(home)/'sounds')[::2]: f.unlink()
         task = VAETraining(Corpus(Path(home)/'sounds', cache=False), device=device)
-        x, chance = task.batch(), task.random.get_state()
-        def error():
-            "Of the same crops, with the same noise"
-            task.random.set_state(chance)
-            return task.losses(x)['recon'].item()
         task.step()
+        x, chance = task.batch(), task.random.get_state()
+        @torch.no_grad()
+        def error():
+            "Of the same crops, with the same noise; of fewer, where memory has turned out not to suffice"
+            task.random.set_state(chance)
+            return task.losses(x[:task.cfg.batch])['recon'].item()
         first, start, done = error(), time.perf_counter(), 0
         while (took := time.perf_counter() - start) < seconds or done < 3: task.step(); done += 1
         last = error()
