@@ -95,13 +95,14 @@ class LatentAnalysis:
     meaning: dict | None = None # the weights of `predicted`, which tells the named sliders' descriptors of a state
     levels: int = 0         # how many of the latent's numbers are measured levels
     flicker: torch.Tensor | None = None # (n,bands) how much of noise's flicker is in a window, beyond what the decoder draws, 0 … 1
+    relief: torch.Tensor | None = None  # (bands,) by which factor what stands out from neighbouring rows is too flat in draws, 1 … 2
 
     def to_dict(self) -> dict:
         "Plain containers and tensors"
         tensors = ('mean', 'axes', 'spread', 'states', 'start', 'after', 'rest')
         more: dict = dict(levels=self.levels) if self.levels else {}
         if self.meaning: more['meaning'] = {k: v.cpu().clone() for k, v in self.meaning.items()}
-        if self.flicker is not None: more['flicker'] = self.flicker.cpu().clone()
+        more |= {k: v.cpu().clone() for k in ('flicker', 'relief') if (v := getattr(self, k)) is not None}
         return dict(version=1, steps=self.steps, near=self.near, **{k: getattr(self, k).cpu().clone() for k in tensors}, **more,
                     sliders=[asdict(s) | dict(values=list(s.values)) for s in self.sliders])
 
@@ -174,7 +175,7 @@ def _why_not(d) -> str:
     "What is wrong with a dict that should be an analysis; '' if nothing"
     need = dict(version=int, steps=int, mean=torch.Tensor, axes=torch.Tensor, spread=torch.Tensor, states=torch.Tensor,
                 start=torch.Tensor, after=torch.Tensor, rest=torch.Tensor, sliders=list)
-    if not isinstance(d, dict) or set(d) - {'near', 'meaning', 'levels', 'flicker'} != set(need): return 'its keys are not the ones of version 1'
+    if not isinstance(d, dict) or set(d) - {'near', 'meaning', 'levels', 'flicker', 'relief'} != set(need): return 'its keys are not the ones of version 1'
     for k, t in need.items():
         if not isinstance(d[k], t) or isinstance(d[k], bool): return f'{k} is not {t.__name__}'
     if d['version'] != 1: return f'version {d["version"]}'
@@ -190,6 +191,9 @@ def _why_not(d) -> str:
     if 'flicker' in d:
         v = d['flicker']
         if not isinstance(v, torch.Tensor) or v.ndim != 2 or len(v) != n or not 0 < v.shape[1] <= 64 or v.dtype != torch.float32 or not ((v >= 0) & (v <= 1)).all(): return 'flicker does not hold shares of its windows'
+    if 'relief' in d:
+        v = d['relief']
+        if not isinstance(v, torch.Tensor) or v.ndim != 1 or not 0 < len(v) <= 64 or v.dtype != torch.float32 or not ((v >= 1) & (v <= 2)).all(): return 'relief does not hold factors from 1 to 2'
     if 'meaning' in d:
         w, named = d['meaning'], sum(isinstance(s, dict) and s.get('descriptor') is not None for s in d['sliders'])
         if not isinstance(w, dict) or set(w) != set(_MEANING) or not all(isinstance(v, torch.Tensor) and v.dtype == torch.float32 and torch.isfinite(v).all() for v in w.values()): return 'meaning does not hold the right weights'
@@ -330,9 +334,11 @@ def _near(states, counts):
 def _moves(a): # (k,k)
     "What makes noise into moves of states: as long as `near` says, mostly in directions that leave the measured levels"
     k = len(a.spread)
-    levels = (a.spread[:, None]*a.axes).view(k, -1, a.steps)[:, :a.levels].flatten(1).double()
+    windows = (a.spread[:, None]*a.axes).view(k, -1, a.steps).double()
+    levels, colour = windows[:, :a.levels].flatten(1), windows[:, a.levels:].flatten(1)
     free = torch.linalg.inv(torch.eye(k) + levels @ levels.T/HELD**2)          # of the moves that change them by about `HELD`, the covariance
-    return a.near*torch.linalg.cholesky(free*(k/free.trace())).float()
+    free *= colour.square().sum()/(free*(colour @ colour.T)).sum()             # all else moves as far as if levels did not matter
+    return a.near*torch.linalg.cholesky(free).float()
 
 # %% ../nbs/07_latent.ipynb #558a84be
 LIKE = .5      # spreads within which windows are taken for alike

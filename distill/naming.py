@@ -15,7 +15,7 @@ import torch
 from torch.nn import functional as F
 from .core import make_generator
 from .descriptors import DESCRIPTORS, PICTURED, Frames, describe
-from .flicker import flickering
+from .flicker import flickering, standing_out
 from .latent import POSITIONS, LatentAnalysis, Slider, _percentiles, _positions, _ranked, _steered, analyze, beginnings, predicted
 from .mel import Mel, griffin_lim
 from .models.vae import ConvVAE
@@ -46,7 +46,7 @@ class _Instrument:
         out = []
         for s in states.split(16):                     # small batches stay in the processor's cache, with Griffin-Lim's larger numbers still smaller ones
             windows, mel = self.analysis.windows(s), self.spectrogram
-            pics = self.model.decode(windows.to(self.model.mean.device)).to(mel.window.device)
+            pics = standing_out(self, self.model.decode(windows.to(self.model.mean.device)).to(mel.window.device))
             sound = [griffin_lim(mel, m, 2) for m in mel.magnitude(flickering(self, pics, windows, seed=0)).split(2)] if aloud else []
             frames = Frames.of(torch.cat(sound), mel) if aloud else Frames.of_mel(pics, mel)
             out.append(describe(frames, _WORDS if aloud else PICTURED).cpu())

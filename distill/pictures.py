@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from .audio import SAMPLE_RATE, Sound, read_audio, resample
 from .core import UserError, make_generator
-from .flicker import flickering
+from .flicker import flickering, standing_out
 from .latent import LatentAnalysis, draw_latent
 from .models.vae import level
 
@@ -82,9 +82,10 @@ def mel_from(
     z,           # (b,z,steps)
     frames: int,
     seed: int,   # of what flickers
+    drawn: float = 0., # how far they are from any sound that was given, 0 … 1
 ):               # (b,m,frames)
-    "The pictures that latents stand for, flickering as the corpus does, on the model's device"
-    return flickering(loaded, loaded.model.decode(z.to(loaded.device))[..., :frames], z, seed)
+    "The pictures that latents stand for, flickering and, as far as they are drawn, standing out as the corpus does, on the model's device"
+    return flickering(loaded, standing_out(loaded, loaded.model.decode(z.to(loaded.device))[..., :frames], drawn), z, seed)
 
 # %% ../nbs/10_pictures.ipynb #b3d952c9
 def _padded(a, z, steps): # (1,z,any) -> (1,z,steps)
@@ -152,7 +153,7 @@ def _many(loaded, frames, sliders, seed, z, variation, density): # -> (1,m,frame
     power = torch.zeros(cfg.n_mels, frames + steps*stride)
     for i in range(0, n, 8):                                                      # small batches stay in the processor's cache
         lats = [_latent(loaded, steps, sliders, s, z, variation) for s in seeds[i:i + 8]]
-        mels = loaded.model.decode(torch.cat(lats).to(loaded.device))
+        mels = standing_out(loaded, loaded.model.decode(torch.cat(lats).to(loaded.device)), 1. if z is None else variation)
         mels = torch.cat([flickering(loaded, m[None], lat, s) for m, lat, s in zip(mels, lats, seeds[i:])]).cpu()
         mels = (mels - loaded.spectrogram.silence)*fade + loaded.spectrogram.silence
         for m, f in zip((2*mels).exp() - cfg.floor**2, at[i:i + 8].tolist()): power[:, f:f + steps*stride] += m
@@ -180,7 +181,7 @@ def picture(
     given, sliders = None if like is None else latent_of(loaded, like.samples), sliders or {}
     if density is not None: return _many(loaded, frames, sliders, seed, given, variation, density)
     z = _latent(loaded, loaded.model.cfg.steps(frames), sliders, seed, given, variation)
-    return mel_from(loaded, z, frames, seed)
+    return mel_from(loaded, z, frames, seed, 1. if given is None else variation)
 
 # %% ../nbs/10_pictures.ipynb #237c41a9
 LASTS = 4.   # seconds, at most

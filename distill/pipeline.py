@@ -100,7 +100,7 @@ def train_model(
         if task.first and progress: progress(rec)
     if not task.first: return None
     plain = analyze(task.model, task.mels)
-    analysis = name_sliders(task.model, task.mel, replace(plain, flicker=measured(plain, task.model, task.mel, task.mels)))
+    analysis = name_sliders(task.model, task.mel, measured(plain, task.model, task.mel, task.mels))
     hashes = corpus.hashes
     sounds = dict(learned=[hashes[i] for i in task.train_files], held_out=[hashes[i] for i in task.held_files])
     path = save_model_from_checkpoint(checkpoint, metadata, models_folder(models_dir), analysis, sounds)

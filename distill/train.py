@@ -34,6 +34,8 @@ class TrainConfig:
     kl_warmup: int = 200       # steps over which that price rises from zero
     rate: float = 400.         # nats a second the latent is to carry; the price moves towards it, to four times or a quarter at most; 0: it stays
     free_bits: float = .05     # nats each latent number may carry for nothing
+    loud: float = 4.           # by how much more the loudest cell of a frame counts than the quietest
+    fine: float = 4.           # weight of the differences of neighbouring rows, beside the cells themselves
     ema: float = .995          # decay of the running mean of the weights, which is what is kept; a mean over the last tenth of the steps, until that is longer
     gain: float = 6.           # dB; every crop is made up to so much louder or quieter
     colour: float = 3.         # dB; every crop is coloured by a smooth random curve over the mel rows, so much of it on average
@@ -57,7 +59,7 @@ class TrainConfig:
         if not 0 <= self.hold_out < 1: raise UserError(f'TrainConfig: hold_out is {self.hold_out}, must be at least 0 and below 1.')
         if not self.length > 0: raise UserError(f'TrainConfig: length is {self.length}, must be above 0.')
         if not isinstance(self.patience, int) or self.patience < 0: raise UserError(f'TrainConfig: patience is {self.patience!r}, must be a whole number, 0 or more.')
-        for k, top in dict(gain=60, colour=60, speed=50, pitch=12, noise=20, rate=1e6).items():
+        for k, top in dict(gain=60, colour=60, speed=50, pitch=12, noise=20, rate=1e6, loud=100, fine=100).items():
             v = getattr(self, k)
             if not isinstance(v, (int, float)) or not 0 <= v <= top: raise UserError(f'TrainConfig: {k} is {v!r}, must be from 0 to {top:g}.')
         if not 0 <= self.mix <= 1: raise UserError(f'TrainConfig: mix is {self.mix}, must be from 0 to 1.')
@@ -260,7 +262,8 @@ def crops(
 ):                  # (b,m,frames)
     "Fixed, side-by-side crops to measure on"
     cut = [(m, a) for m in mels for a in range(0, max(1, m.shape[1] - frames//4), frames)]
-    cut = cut[::-(-len(cut)//most)]
+    step = -(-len(cut)//most)
+    cut = cut[(step - 1)//2::step]
     return torch.stack([_crop(m, a, frames, silence) for m, a in cut])
 
 def _crop(m, a, frames, silence):
@@ -361,7 +364,7 @@ def losses(self: VAETraining, x) -> dict: # (b,m,frames)
     seen = (x + off*torch.randn(x.shape, generator=random, device=dev) - off**2).clamp(min=self.mel.silence)     # less what the noise adds to the level
     price = self.price*min(1, self.done/c.kl_warmup)
     with torch.autocast(dev.type, torch.bfloat16, enabled=c.bf16 and _has_bfloat16(dev)):
-        return vae_loss(self.net, x[self.mine], noise[self.mine], price, c.free_bits, self.mean, seen[self.mine])
+        return vae_loss(self.net, x[self.mine], noise[self.mine], price, c.free_bits, self.mean, seen[self.mine], c.loud, c.fine)
 
 @patch
 def step(self: VAETraining) -> dict:

@@ -9,7 +9,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
 # %% auto #0
-__all__ = ['VAEConfig', 'FrameNorm', 'Residual', 'level', 'ConvVAE', 'vae_loss']
+__all__ = ['VAEConfig', 'FrameNorm', 'Residual', 'level', 'ConvVAE', 'picture_loss', 'vae_loss']
 
 # %% ../../nbs/03_models.vae.ipynb #ad12e8ae
 import torch
@@ -151,6 +151,21 @@ class ConvVAE(nn.Module):
         return self._draw(z)[..., :mel.shape[-1]], mu, logvar
 
 # %% ../../nbs/03_models.vae.ipynb #b73e4f3c
+_FALL = 2.3   # nats below a frame's loudest cell, 20 dB, by which the extra weight of a cell falls to 1/e
+
+def picture_loss(
+    out,                # (b,m,f) log mels, drawn
+    mel,                # (b,m,f) and as they should be
+    std,                # (m,1) what counts as 1 in each row
+    loud: float = 4.,   # by how much more a frame's loudest cell counts than its quietest
+):                      # two scalars
+    "How far pictures are off, and how far the differences of neighbouring rows"
+    weight = 1 + loud*((mel - mel.amax(1, keepdim=True))/_FALL).exp()
+    weight = weight/weight.mean(1, keepdim=True)                            # every frame counts alike
+    off = (out - mel)/std
+    between = (weight[:, 1:] + weight[:, :-1])/2
+    return (weight*off.abs()).mean(), (between*off.diff(dim=1).abs()).mean()
+
 def vae_loss(
     net: ConvVAE,
     mel,                      # (b,m,f) log mels to learn
@@ -159,11 +174,13 @@ def vae_loss(
     free_bits: float = .05,   # nats each latent number may carry for nothing
     mean=None,                # of a tensor over all processes, where several share the batch
     seen=None,                # (b,m,f) what the encoder sees in its place, as something noisy; None: the same
-) -> dict:                    # scalars: recon, kl, and loss = recon + kl_weight·kl
+    loud: float = 4.,         # by how much more a frame's loudest cell counts than its quietest
+    fine_weight: float = 4.,  # weight of `fine` in the total
+) -> dict:                    # scalars: recon, fine, kl, and loss = recon + fine_weight·fine + kl_weight·kl
     "The VAE's loss as named parts"
     out, mu, logvar = net(mel if seen is None else seen, noise)
-    recon = ((out - mel)/net.std).abs().mean()
+    recon, fine = picture_loss(out, mel, net.std, loud)
     nats = .5*(mu.square() + logvar.exp() - 1 - logvar).mean((0, 2))        # (z,)
     if mean: nats = nats + (mean(nats.detach()) - nats.detach())            # everybody's, with the slopes of one's own
     kl = nats.clamp(min=free_bits).mean()
-    return dict(loss=recon + kl_weight*kl, recon=recon, kl=kl)
+    return dict(loss=recon + fine_weight*fine + kl_weight*kl, recon=recon, fine=fine, kl=kl)
