@@ -36,6 +36,7 @@ class TrainConfig:
     free_bits: float = .05     # nats each latent number may carry for nothing
     loud: float = 4.           # by how much more the loudest cell of a frame counts than the quietest
     fine: float = 4.           # weight of the differences of neighbouring rows, beside the cells themselves
+    fine_warmup: int = 400     # steps over which that weight rises from zero, slowly at first: a picture comes before what is fine in it
     ema: float = .995          # decay of the running mean of the weights, which is what is kept; a mean over the last tenth of the steps, until that is longer
     gain: float = 6.           # dB; every crop is made up to so much louder or quieter
     colour: float = 3.         # dB; every crop is coloured by a smooth random curve over the mel rows, so much of it on average
@@ -52,7 +53,7 @@ class TrainConfig:
 
     def __post_init__(self):
         "Refuse what cannot be trained with"
-        for k in ('batch', 'frames', 'epoch'):
+        for k in ('batch', 'frames', 'epoch', 'fine_warmup'):
             v = getattr(self, k)
             if not isinstance(v, int) or isinstance(v, bool) or v < 1: raise UserError(f'TrainConfig: {k} is {v!r}, must be a whole number above 0.')
         if not self.lr > 0: raise UserError(f'TrainConfig: lr is {self.lr}, must be above 0.')
@@ -362,9 +363,9 @@ def losses(self: VAETraining, x) -> dict: # (b,m,frames)
     noise = torch.randn(c.batch, self.net.cfg.latent, self.net.cfg.steps(c.frames), generator=random, device=dev)
     off = c.noise*math.log(10)/20*torch.rand(c.batch, 1, 1, generator=random, device=dev)
     seen = (x + off*torch.randn(x.shape, generator=random, device=dev) - off**2).clamp(min=self.mel.silence)     # less what the noise adds to the level
-    price = self.price*min(1, self.done/c.kl_warmup)
+    price, fine = self.price*min(1, self.done/c.kl_warmup), c.fine*min(1, self.done/c.fine_warmup)**2
     with torch.autocast(dev.type, torch.bfloat16, enabled=c.bf16 and _has_bfloat16(dev)):
-        return vae_loss(self.net, x[self.mine], noise[self.mine], price, c.free_bits, self.mean, seen[self.mine], c.loud, c.fine)
+        return vae_loss(self.net, x[self.mine], noise[self.mine], price, c.free_bits, self.mean, seen[self.mine], c.loud, fine)
 
 @patch
 def step(self: VAETraining) -> dict:
