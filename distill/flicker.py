@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import lru_cache
 
 # %% auto #0
-__all__ = ['BANDS', 'flicker', 'missing', 'flickers', 'flickering', 'relief', 'standing_out', 'measured']
+__all__ = ['BANDS', 'flicker', 'missing', 'measured', 'flickering', 'relief', 'standing_out', 'completed']
 
 # %% ../nbs/08_flicker.ipynb #eab152d4
 import torch
@@ -78,7 +78,7 @@ def missing(
     return torch.stack(rows).clamp(0, 1)
 
 @torch.no_grad()
-def flickers(
+def measured(
     a: LatentAnalysis,
     model: ConvVAE,
     mel: Mel,
@@ -169,11 +169,11 @@ def standing_out(
     a = loaded.analysis
     return picture if a is None or a.relief is None or not drawn else _raised(picture, a.relief**drawn, loaded.model, loaded.spectrogram.silence)
 
-def measured(
+def completed(
     a: LatentAnalysis,
     model: ConvVAE,
     mel: Mel,
     mels: list,  # the corpus: those that were analysed
 ) -> LatentAnalysis:
     "An analysis that knows its flicker and its relief"
-    return replace(a, flicker=flickers(a, model, mel, mels), relief=relief(a, model, mel, mels))
+    return replace(a, flicker=measured(a, model, mel, mels), relief=relief(a, model, mel, mels))

@@ -14,7 +14,7 @@ __all__ = ['Trained', 'checkpoint_path', 'train_model', 'Bundled', 'bundle_vocod
 import torch
 from .audio import Corpus, Sound
 from .core import UserError, choose_device, models_folder
-from .flicker import measured
+from .flicker import completed
 from .latent import analyze
 from .library.catalog import ModelLibrary, ModelMetadata, file_stem, free_names, previews_folder
 from .models.persistence import load_model, resave, save_model_from_checkpoint
@@ -100,7 +100,7 @@ def train_model(
         if task.first and progress: progress(rec)
     if not task.first: return None
     plain = analyze(task.model, task.mels)
-    analysis = name_sliders(task.model, task.mel, measured(plain, task.model, task.mel, task.mels))
+    analysis = name_sliders(task.model, task.mel, completed(plain, task.model, task.mel, task.mels))
     hashes = corpus.hashes
     sounds = dict(learned=[hashes[i] for i in task.train_files], held_out=[hashes[i] for i in task.held_files])
     path = save_model_from_checkpoint(checkpoint, metadata, models_folder(models_dir), analysis, sounds)
