@@ -77,7 +77,6 @@ def missing(
     rows = [torch.where(part(counts, a, a + frames) > 2, mean(a, a + frames), whole) for a in range(0, n*frames//2, frames//2)]
     return torch.stack(rows).clamp(0, 1)
 
-@torch.no_grad()
 def measured(
     a: LatentAnalysis,
     model: ConvVAE,
@@ -134,8 +133,8 @@ def _lasting(pics, model, mel): # list of (m,f) -> (12,)
     for p in pics:
         p, n = p.to(model.mean.device), max(0, p.shape[1] - apart)
         x, counts = _standing(p[None], model.mean)[0], ((p > p.max() - _WITHIN) & (p > mel.silence + .3)).float()
-        both = counts[:, :n]*counts[:, -n:] if n else counts[:, :0]
-        out.append(_bands((x[:, :n]*x[:, -n:]*both).sum(1).cpu() if n else torch.zeros(len(p)))/max(1., both.sum(1).mean().item()))
+        both = counts[:, :n]*counts[:, apart:]
+        out.append(_bands((x[:, :n]*x[:, apart:]*both).sum(1).cpu())/max(1., both.sum(1).mean().item()))
     return torch.stack(out).mean(0)
 
 def _raised(picture, factors, model, silence): # (b,m,f), (12,) -> (b,m,f)

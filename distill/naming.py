@@ -46,7 +46,7 @@ class _Instrument:
         out = []
         for s in states.split(16):                     # small batches stay in the processor's cache, with Griffin-Lim's larger numbers still smaller ones
             windows, mel = self.analysis.windows(s), self.spectrogram
-            pics = standing_out(self, self.model.decode(windows.to(self.model.mean.device)).to(mel.window.device))
+            pics = standing_out(self, self.model.decode(windows.to(self.model.mean.device))).to(mel.window.device)
             sound = [griffin_lim(mel, m, 2) for m in mel.magnitude(flickering(self, pics, windows, seed=0)).split(2)] if aloud else []
             frames = Frames.of(torch.cat(sound), mel) if aloud else Frames.of_mel(pics, mel)
             out.append(describe(frames, _WORDS if aloud else PICTURED).cpu())
@@ -75,6 +75,7 @@ def _fit(x, y, g, steps, batch=128, blur=.1, lr=.02): # (n,k), (n,d)
         opt.zero_grad(); loss.backward(); opt.step()
     return {k: v.detach() for k, v in w.items()}
 
+# %% ../nbs/09_naming.ipynb #8469913b
 @dataclass
 class _Search:
     "What finding the sliders of one model needs to know"
@@ -114,6 +115,7 @@ class _Search:
         fifth = (high - low)/5
         return list(_positions(*self.said(i), low, min(max(.5, low + fifth), high - fifth), high, n, rise=.002))
 
+# %% ../nbs/09_naming.ipynb #f1725e3a
 def _learn(search, n=4000, around=32):
     "Fit the predictions: on draws, then twice on all those before and sounds that were moved by them"
     inst, g, a = search.inst, search.g, search.inst.analysis

@@ -413,7 +413,7 @@ def load(self: VAETraining, s: dict):
     self.done, self.price, self.cfg = s['done'], s['price'], replace(self.cfg, batch=s['batch'])
 
 # %% ../nbs/06_train.ipynb #deee3f41
-CHECKPOINT_MARKER, CHECKPOINT_VERSION = 'distill_checkpoint', 2
+CHECKPOINT_MARKER, CHECKPOINT_VERSION = 'distill_checkpoint', 3
 
 def save_checkpoint(path, task, progress: dict):
     "Write everything `task` needs to go on, in the first of its processes; `path` may be anything with a `save` of its own"
