@@ -1,7 +1,7 @@
 """One `pytest` for both kinds of test: tests/test_*.py, and every notebook under nbs/.
 
     pytest -n 2                 all of it, over two processes
-    pytest nbs/02_mel.ipynb     one page;  pytest -k persistence works too
+    pytest nbs/200_features.mel.ipynb     one page;  pytest -k persistence works too
     pytest --nb-flags "slow"    also run cells marked `#| slow` (settings.ini: tst_flags)
     pytest --nb-cells           run exported cells as written, as nbdev_test does
 

@@ -3,8 +3,9 @@ from __future__ import annotations
 import copy, functools, io, json, os, zipfile
 from pathlib import Path
 import torch
-from distill.library.catalog import ModelMetadata, VocoderInfo, make_card
-from distill.mel import MelConfig
+from distill.models.metadata import ModelMetadata, VocoderInfo
+from distill.library.card import make_card
+from distill.features.mel import MelConfig
 from distill.models.persistence import save_model
 from distill.models.vae import ConvVAE, VAEConfig
 

@@ -5,10 +5,12 @@ import numpy as np
 import pytest
 import soundfile as sf
 import torch
-import distill.audio as audio
-from distill.audio import AudioError, Corpus, Sound, default_steps, expected_seconds, read_audio, read_tags, resample, write_audio
+import distill.audio.files as audio
+from distill.audio.files import AudioError, Sound, read_audio, read_tags, resample, write_audio
+from distill.audio.corpus import Corpus
+from distill.training.plan import default_steps, expected_seconds
 from distill.core import MissingFile, UserError, WriteError
-from distill.demo import demo_corpus
+from distill.audio.demo import demo_corpus
 
 KINDS = [('wav', 'WAV', 'PCM_16'), ('wav', 'WAV', 'FLOAT'), ('wav', 'WAV', 'IMA_ADPCM'), ('wav', 'WAVEX', 'PCM_24'), ('rf64', 'RF64', 'PCM_16'), ('w64', 'W64', 'PCM_24'),
          ('aiff', 'AIFF', 'PCM_24'), ('AIF', 'AIFF', 'PCM_16'), ('au', 'AU', 'PCM_16'), ('caf', 'CAF', 'PCM_16'), ('voc', 'VOC', 'PCM_16'), ('flac', 'FLAC', 'PCM_16'),

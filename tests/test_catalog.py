@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 from distill.core import UserError
-from distill.library.catalog import (AmbiguousModel, ModelEntry, ModelFileError, ModelLibrary, ModelMetadata, Repair, UnknownModel, VocoderInfo, file_stem, free_names,
-    note_file, read_card, repair_index, vocoder_text)
+from distill.library.catalog import AmbiguousModel, ModelLibrary, Repair, UnknownModel, note_file, repair_index
+from distill.library.card import ModelEntry, ModelFileError, file_stem, free_names, read_card
+from distill.models.metadata import ModelMetadata, VocoderInfo, vocoder_text
 from little import offset, put_card, rezip, save
 
 HIFI = VocoderInfo('hifigan_v2', 50, .03, '2026-01-15')

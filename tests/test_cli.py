@@ -40,7 +40,7 @@ def files(folder): return sorted(str(f.relative_to(folder)) for f in Path(folder
 @pytest.fixture(scope='module')
 def place(tmp_path_factory):
     "A folder of sounds and a library with one quickly trained model"
-    from distill.demo import demo_corpus
+    from distill.audio.demo import demo_corpus
     from distill.pipeline import train_model
     home = tmp_path_factory.mktemp('cli')
     for f in demo_corpus(home/'sounds')[::3]: f.unlink()
@@ -313,7 +313,7 @@ def test_the_doctor_where_memory_is_short(monkeypatch):
     "The training that it tries goes on with fewer crops, and so does its comparison"
     import torch
     from distill.cli.doctor import self_test
-    from distill.train import VAETraining
+    from distill.training.vae import VAETraining
     losses = VAETraining.losses
     def tight(self, x):
         if len(x) > 16: raise torch.OutOfMemoryError('no room')

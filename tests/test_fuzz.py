@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, Phase, given, settings, strategies as st
-from distill.library.catalog import ModelFileError, ModelLibrary
+from distill.library.card import ModelFileError
+from distill.library.catalog import ModelLibrary
 from distill.models.persistence import load_model, read_contents, verify_model
 from little import craft, records, rezip, save, tiny, vocoder
 
@@ -83,7 +84,7 @@ class Tally(dict):
 @pytest.fixture(scope='module')
 def good(tmp_path_factory):
     "The bytes, contents and card of a file that loads, with everything a file can hold"
-    from distill.latent import analyze
+    from distill.latent.analysis import analyze
     a = analyze(tiny(), [torch.randn(8, 60, generator=torch.Generator().manual_seed(i)) for i in range(3)], steps=2, most_axes=3, sliders=2)
     a = replace(a, levels=1, flicker=torch.rand(len(a.states), 12))
     f = save(tmp_path_factory.mktemp('good'), 'Good', tags=['a', 'b'], analysis=a, vocoder_state=vocoder(), extra=dict(mood='grey'))

@@ -7,18 +7,24 @@ import soundfile as sf
 import torch
 from hypothesis import HealthCheck, given as drawn, settings, strategies as st
 from typer.testing import CliRunner
-from distill.audio import Corpus, Sound, read_audio
+from distill.audio.corpus import Corpus
+from distill.audio.files import Sound, read_audio
 from distill.core import UserError, make_generator
-from distill.demo import demo_corpus
-from distill.generation import blend, differs, generate, morph, replay, save_sound
-from distill.latent import analyze
-from distill.library.catalog import ModelMetadata
+from distill.audio.demo import demo_corpus
+from distill.generation.sounds import blend, generate, morph, save_sound
+from distill.generation.replay import differs, replay
+from distill.latent.analysis import analyze
+from distill.models.metadata import ModelMetadata
 from distill.models.persistence import load_model, save_model
 from distill.models.vae import VAEConfig
-from distill.nearness import Nearness
-from distill.space import CEILING, limit, meter
-from distill.takes import History, presets, save_preset
-from distill.train import TrainConfig, VAETraining, fit
+from distill.features.nearness import Nearness
+from distill.audio.space import CEILING, limit
+from distill.audio.meter import meter
+from distill.library.history import History
+from distill.generation.presets import presets, save_preset
+from distill.training.plan import TrainConfig
+from distill.training.vae import VAETraining
+from distill.training.loop import fit
 
 TOP = 10**(CEILING/20)
 
@@ -114,7 +120,7 @@ def test_a_file_of_a_morph_or_a_blend_takes_the_place_of_none(place, twin, tmp_p
 
 def test_silence_is_near_nothing(place, tmp_path, monkeypatch):
     "And JSON can say so"
-    import distill.generation
+    import distill.generation.sounds
     from distill.cli import app
     home, path = place
     monkeypatch.setattr(distill.generation, 'generate', lambda m, **kw: Sound(np.zeros(9600, 'float32'), info=dict(seed=0)))
@@ -196,7 +202,7 @@ def test_ten_minutes_in_bounded_memory(place):
     code = f'''
 import resource, sys
 from distill import load_model
-from distill.generation import generate
+from distill.generation.sounds import generate
 m = load_model({str(path)!r}); generate(m)
 rss = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss*1024
 before = rss()
@@ -248,8 +254,8 @@ def test_a_meter_can_fail():
 
 ADD = '''
 import sys
-from distill.audio import Sound
-from distill.takes import History
+from distill.audio.files import Sound
+from distill.library.history import History
 import numpy as np
 h = History(sys.argv[1], limit=int(sys.argv[3]))
 for seed in range(10): h.add(Sound(.01*np.random.default_rng(seed).standard_normal(2000), info=dict(model='Rain', model_id='rain', seed=seed, seconds=.04, sliders={})))

@@ -6,20 +6,26 @@ import numpy as np
 import pytest
 import torch
 from little import put_card, save
-from distill.audio import Corpus, Sound, read_audio
+from distill.audio.corpus import Corpus
+from distill.audio.files import Sound, read_audio
 from distill.core import UserError
-from distill.demo import demo_corpus
-from distill.latent import analyze
-from distill.library.catalog import ModelLibrary, ModelMetadata, VocoderInfo
-from distill.mel import MelConfig
+from distill.audio.demo import demo_corpus
+from distill.latent.analysis import analyze
+from distill.library.catalog import ModelLibrary
+from distill.models.metadata import ModelMetadata, VocoderInfo
+from distill.features.mel import MelConfig
 from distill.models.persistence import load_model, save_model
 from distill.models.vae import VAEConfig
-from distill.pictures import given
-from distill.train import TrainConfig, VAETraining, fit, read_checkpoint
-from distill.takes import History, presets
+from distill.audio.files import given
+from distill.training.plan import TrainConfig
+from distill.training.vae import VAETraining
+from distill.training.loop import fit, read_checkpoint
+from distill.library.history import History
+from distill.generation.presets import presets
 from distill.ui import CorpusPanel, LibraryPanel, ModelPanel, Player, TrainPanel, VocoderPanel, _lazy, loss_curves
 from distill.ui.corpus import receive
-from distill.ui.parts import Rows, is_shown
+from distill.ui.table import Rows
+from distill.ui.parts import is_shown
 from distill.ui.train import Training, unfinished_model
 from distill.ui.vocoder import VocoderTraining, unfinished
 from distill.ui.work import Work

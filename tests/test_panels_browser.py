@@ -6,15 +6,19 @@ import numpy as np
 import pytest
 import jlab
 from little import put_card
-from distill.audio import Corpus, read_audio
+from distill.audio.corpus import Corpus
+from distill.audio.files import read_audio
 from distill.core import models_folder
-from distill.demo import demo_corpus
-from distill.latent import analyze
-from distill.library.catalog import ModelLibrary, ModelMetadata, VocoderInfo
+from distill.audio.demo import demo_corpus
+from distill.latent.analysis import analyze
+from distill.library.catalog import ModelLibrary
+from distill.models.metadata import ModelMetadata, VocoderInfo
 from distill.models.persistence import load_model, save_model
 from distill.models.vae import VAEConfig
-from distill.takes import History
-from distill.train import TrainConfig, VAETraining, fit
+from distill.library.history import History
+from distill.training.plan import TrainConfig
+from distill.training.vae import VAETraining
+from distill.training.loop import fit
 
 pytestmark = pytest.mark.skipif(bool(jlab.missing), reason=jlab.missing)
 

@@ -11,10 +11,12 @@ import pytest
 import torch
 from typer.testing import CliRunner
 from distill.core import MissingFile, UserError
-from distill.library.catalog import ModelLibrary, ModelMetadata, NewerModelFile, OldModelFile, VocoderInfo, repair_index
+from distill.library.catalog import ModelLibrary, repair_index
+from distill.models.metadata import ModelMetadata, VocoderInfo
+from distill.library.card import NewerModelFile, OldModelFile
 from distill.models import LoadedModel, delete_model, load_model, save_model, save_model_from_checkpoint
 from distill.models.persistence import MOST_OPS, ModelFileError, read_contents, to_plain, verify_model
-from distill.train import CHECKPOINT_VERSION
+from distill.training.loop import CHECKPOINT_VERSION
 from little import HISTORY, MEL, craft, generator_v2, offset, records, rezip, same, save, tiny, vocoder
 
 V1 = 'This model was saved in v1 format which is no longer supported. Please retrain your model.'
@@ -128,7 +130,7 @@ def test_the_file_is_plain_and_carries_its_card(tmp_path):
     assert card['metadata'] == d['metadata'] and card['vocoder']['epochs'] == 50 and card['sizes']['latent_dim'] == 2
 
 def test_an_analysis_travels_along(tmp_path):
-    latent = pytest.importorskip('distill.latent')
+    latent = pytest.importorskip('distill.latent.analysis')
     mels = [torch.randn(8, 60, generator=torch.Generator().manual_seed(i)) for i in range(4)]
     a = latent.analyze(tiny(), mels, steps=4, most_axes=4, sliders=2)
     m = load_model(save(tmp_path, analysis=a))

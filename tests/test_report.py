@@ -5,17 +5,21 @@ import numpy as np
 import pytest
 import soundfile as sf
 import torch
-from distill.audio import Corpus
+from distill.audio.corpus import Corpus
 from distill.core import UserError
-from distill.findings import Report, facts_of, html_of, kept_report, memory_text
-from distill.generation import generate
-from distill.latent import analyze
-from distill.library.catalog import ModelEntry, ModelLibrary, ModelMetadata
+from distill.evaluation.report import Report, facts_of, html_of, kept_report, memory_text
+from distill.generation.sounds import generate
+from distill.latent.analysis import analyze
+from distill.library.card import ModelEntry
+from distill.library.catalog import ModelLibrary
+from distill.models.metadata import ModelMetadata
 from distill.models.persistence import load_model, put_extra, resave, save_model
 from distill.models.vae import VAEConfig
-from distill.reports import Sounds, compared, coverage_density, kernel_width, mmd, report
-from distill.takes import presets, save_preset
-from distill.train import TrainConfig, VAETraining, fit
+from distill.evaluation.measures import Sounds, compared, coverage_density, kernel_width, mmd, report
+from distill.generation.presets import presets, save_preset
+from distill.training.plan import TrainConfig
+from distill.training.vae import VAETraining
+from distill.training.loop import fit
 
 SR, FEW = 48_000, dict(draws=6, most=20)
 
@@ -63,7 +67,7 @@ def made(place):
 
 def test_a_model_that_gives_its_sounds_back_is_called_that(place, monkeypatch):
     _, path, corpus, learned, unseen = place
-    monkeypatch.setattr('distill.reports._draws', lambda *a: [.9*x for x in learned])
+    monkeypatch.setattr('distill.evaluation.measures._draws', lambda *a: [.9*x for x in learned])
     r = report(path, corpus, keep=False, **FEW)
     assert r.facts()['Memory'].startswith('gives its sounds back') and r.found['memory']['nearer'] > .9
     assert r.found['coverage']['drawn'] > .9
@@ -119,7 +123,7 @@ def test_draws_are_those_of_generate(place, monkeypatch):
     def listening(learned, unseen, drawn, *rest):
         heard.extend(drawn)
         return compared(learned, unseen, drawn, *rest)
-    monkeypatch.setattr('distill.reports.compared', listening)
+    monkeypatch.setattr('distill.evaluation.measures.compared', listening)
     model = load_model(place[1])
     report(model, place[2], seed=3, keep=False, **FEW)
     assert len(heard) == FEW['draws']

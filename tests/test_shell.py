@@ -8,14 +8,14 @@ DOORS = {   # a command's words -> the functions whose parameters stand behind i
     'demo': ['distill.pipeline.train_model'],
     'train': ['distill.pipeline.train_model'],
     'train-vocoder': ['distill.pipeline.bundle_vocoder'],
-    'generate': ['distill.generation.generate', 'distill.models.persistence.load_model', 'distill.generation.save_sound'],
-    'morph': ['distill.generation.morph', 'distill.generation.generate', 'distill.models.persistence.load_model', 'distill.generation.save_sound'],
-    'blend': ['distill.generation.blend', 'distill.generation.generate', 'distill.models.persistence.load_model', 'distill.generation.save_sound'],
-    'replay': ['distill.generation.replay'],
-    'history': ['distill.takes.History.df'],
+    'generate': ['distill.generation.sounds.generate', 'distill.models.persistence.load_model', 'distill.generation.sounds.save_sound'],
+    'morph': ['distill.generation.sounds.morph', 'distill.generation.sounds.generate', 'distill.models.persistence.load_model', 'distill.generation.sounds.save_sound'],
+    'blend': ['distill.generation.sounds.blend', 'distill.generation.sounds.generate', 'distill.models.persistence.load_model', 'distill.generation.sounds.save_sound'],
+    'replay': ['distill.generation.replay.replay'],
+    'history': ['distill.library.history.History.df'],
     'doctor': ['distill.cli.doctor.self_test'],
     'model list': ['distill.library.catalog.ModelLibrary.search'],
-    'model report': ['distill.reports.report'],
+    'model report': ['distill.evaluation.measures.report'],
     'model delete': ['distill.library.catalog.ModelLibrary.delete'],
 }
 REFS = 'model', 'models', 'first', 'second'     # as ModelLibrary.get has it
@@ -86,7 +86,7 @@ def test_another_name_default_or_text_would_be_noticed():
 @pytest.mark.parametrize('words', ['generate', 'morph', 'blend'])
 def test_every_parameter_of_what_makes_sounds_has_an_option(words):
     here = {p.name for p in dict(commands())[words].params}
-    assert not set(door(f'distill.generation.{words}')) - here - {'loaded'}
+    assert not set(door(f'distill.generation.sounds.{words}')) - here - {'loaded'}
 
 
 # --- the Tab key
@@ -94,7 +94,8 @@ def test_every_parameter_of_what_makes_sounds_has_an_option(words):
 @pytest.fixture(scope='module')
 def home(tmp_path_factory):
     "A home folder, a library of cards, and `distill` on the PATH"
-    from distill.library.catalog import ModelMetadata, file_stem, make_card
+    from distill.models.metadata import ModelMetadata
+    from distill.library.card import file_stem, make_card
     home = tmp_path_factory.mktemp('home')
     (home/'models').mkdir(); (home/'other').mkdir(); (home/'bin').mkdir()
     extra = {'rattle': {'presets': {'soft': {}, 'two words': {}}}}

@@ -7,13 +7,16 @@ import pytest
 import soundfile as sf
 import torch
 from jlab import free_port
-from distill.audio import Corpus, read_audio, read_tags
+from distill.audio.corpus import Corpus
+from distill.audio.files import read_audio, read_tags
 from distill import pipeline
 from distill.core import UserError
 from distill.models.persistence import load_model, verify_model
 from distill.models.vae import VAEConfig
 from distill.pipeline import train_model
-from distill.train import Task, TrainConfig, VAETraining
+from distill.training.loop import Task
+from distill.training.plan import TrainConfig
+from distill.training.vae import VAETraining
 
 @pytest.fixture(scope='module')
 def sounds(tmp_path_factory):
@@ -43,9 +46,11 @@ def together(n, *cmd):
 
 CURVE = """
 import json, sys
-from distill.audio import Corpus
+from distill.audio.corpus import Corpus
 from distill.models.vae import VAEConfig
-from distill.train import TrainConfig, VAETraining, fit
+from distill.training.plan import TrainConfig
+from distill.training.vae import VAETraining
+from distill.training.loop import fit
 def curve(**budget):
     task = VAETraining(Corpus(sys.argv[1]), vae=VAEConfig(channels=32, level=4), cfg=TrainConfig(batch=8, epoch=1, lr_warmup=1, kl_warmup=1, kl_weight=.1, free_bits=1.52, patience=0, bf16=False))
     task.net.encoder.register_forward_pre_hook(lambda net, x: crops.add(len(x[0])))
@@ -82,7 +87,7 @@ def test_processes_end_with_their_connections_closed():
 
 def test_a_batch_that_cannot_be_shared_is_refused(monkeypatch):
     from types import SimpleNamespace
-    monkeypatch.setattr('distill.train._together', lambda device: SimpleNamespace(device=torch.device('cpu'), num_processes=3, process_index=0))
+    monkeypatch.setattr('distill.training.loop._together', lambda device: SimpleNamespace(device=torch.device('cpu'), num_processes=3, process_index=0))
     with pytest.raises(UserError, match='multiple of 3'): Task('cpu', TrainConfig(batch=32))
 
 def test_one_process_does_not_import_accelerate():

@@ -10,19 +10,21 @@ import numpy as np
 import pytest
 import soundfile as sf
 import torch
-from distill.audio import Corpus
+from distill.audio.corpus import Corpus
 from distill.core import UserError
-from distill.demo import demo_corpus
-from distill.distance import mr_stft
-from distill.library.catalog import ModelFileError, ModelLibrary, ModelMetadata, VocoderInfo, make_card
-from distill.mel import Mel, MelConfig
+from distill.audio.demo import demo_corpus
+from distill.features.distance import mr_stft
+from distill.library.card import ModelFileError, make_card
+from distill.library.catalog import ModelLibrary
+from distill.models.metadata import ModelMetadata, VocoderInfo
+from distill.features.mel import Mel, MelConfig
 from distill.models.fourier import Fourier, FourierConfig
 from distill.models.hifigan import HiFiGAN, HiFiGANConfig
 from distill.models.persistence import load_model, read_contents, save_model, verify_model
 from distill.models.vae import ConvVAE, VAEConfig
 from distill.pipeline import bundle_vocoder
-from distill.vocoder import Base, GriffinLim, load_vocoder, resolve_vocoder
-from distill.vocoder_training import VocoderConfig, VocoderTraining, train_vocoder
+from distill.models.vocoders import Base, GriffinLim, load_vocoder, resolve_vocoder
+from distill.training.vocoder import VocoderConfig, VocoderTraining, train_vocoder
 from jlab import free_port
 from little import craft, same
 
@@ -430,8 +432,8 @@ def test_a_strangers_unfinished_training(place, tmp_path, record_property):
 
 TOGETHER = '''
 import json, sys
-from distill.audio import Corpus
-from distill.vocoder_training import VocoderConfig, VocoderTraining, train_vocoder
+from distill.audio.corpus import Corpus
+from distill.training.vocoder import VocoderConfig, VocoderTraining, train_vocoder
 curves = {}
 for type in ('fourier', 'hifigan_v2'):
     task = VocoderTraining(Corpus(sys.argv[1]), cfg=VocoderConfig(batch=4, epoch=1, type=type, frames=20, lr_warmup=1, lr=3e-4), device='cpu')

@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from torch.nn.functional import pad
 from distill import demo
-from distill.audio import read_audio, resample
-from distill.mel import MelConfig
-from distill.train import fit
-from distill.vocoder_training import VocoderConfig, VocoderTraining
+from distill.audio.files import read_audio, resample
+from distill.features.mel import MelConfig
+from distill.training.loop import fit
+from distill.training.vocoder import VocoderConfig, VocoderTraining
 
 SAMPLES, RIGHTS = Path('/usr/share/sonic-pi/samples'), Path('/usr/share/doc/sonic-pi-samples/copyright')
 VOICES = demo.bar, demo.bell, demo.hat, demo.kick, demo.pluck, demo.swell, demo.wind

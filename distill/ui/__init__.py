@@ -12,18 +12,18 @@ _lazy = {
     'TrainPanel': 'distill.ui.train',
     'VocoderPanel': 'distill.ui.vocoder',
     'loss_curves': 'distill.ui.curves',
-    'Player': 'distill.ui.parts',
-    'gallery': 'distill.ui.sounds',
+    'Player': 'distill.ui.player',
+    'gallery': 'distill.ui.player',
 }
 __all__ = list(_lazy)
 __getattr__, __dir__ = lazy(__name__, _lazy)
 
 if TYPE_CHECKING:
-    from .corpus import CorpusPanel
-    from .curves import loss_curves
-    from .library import LibraryPanel
-    from .model import ModelPanel
-    from .parts import Player
-    from .sounds import gallery
-    from .train import TrainPanel
-    from .vocoder import VocoderPanel
+    from .corpus import CorpusPanel as CorpusPanel
+    from .curves import loss_curves as loss_curves
+    from .library import LibraryPanel as LibraryPanel
+    from .model import ModelPanel as ModelPanel
+    from .player import gallery as gallery
+    from .player import Player as Player
+    from .train import TrainPanel as TrainPanel
+    from .vocoder import VocoderPanel as VocoderPanel
