@@ -43,4 +43,4 @@ docs: install
 
 bench: install
 	$(RUN) -m pip install -q -e '.[dev,bench]'
-	NB_LIMIT=7200 NB_JOBS=1 $(RUN) tools/run_nbs.py --flags slow nbs/benchmarks.ipynb nbs/benchmarks_learning.ipynb nbs/benchmarks_models.ipynb nbs/benchmarks_unseen.ipynb nbs/benchmarks_library.ipynb nbs/benchmarks_vocoders.ipynb nbs/benchmarks_base.ipynb nbs/benchmarks_levers.ipynb
+	NB_LIMIT=7200 NB_JOBS=1 $(RUN) tools/run_nbs.py --flags slow nbs/benchmarks.ipynb nbs/benchmarks_learning.ipynb nbs/benchmarks_models.ipynb nbs/benchmarks_unseen.ipynb nbs/benchmarks_library.ipynb nbs/benchmarks_vocoders.ipynb nbs/benchmarks_base.ipynb nbs/benchmarks_ablations.ipynb
