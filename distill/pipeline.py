@@ -31,7 +31,24 @@ from .training.vocoder import VocoderConfig, VocoderTraining, check_budget
 # %% ../nbs/720_pipeline.ipynb #0baf41ef
 @dataclass(frozen=True)
 class Trained:
-    "What came out of a training"
+    """What came out of a training
+
+    Parameters
+    ----------
+    path : Path
+        the model file
+    model_id : str
+    name : str
+    steps : int
+        optimiser steps
+    epochs : int
+    seconds : float
+        training took, by the clock, over all its sittings
+    cpu_seconds : float
+        training took, of the processor
+    held_out : float | None
+        log-mel error (nats) of the saved weights on the held-out sounds
+    """
     path: Path              # the model file
     model_id: str
     name: str
@@ -51,6 +68,7 @@ def _unless(stop, step):
         if stop(): raise KeyboardInterrupt
         return step()
     return asking
+
 
 # %% ../nbs/720_pipeline.ipynb #9c4aab1c
 class _Previews:
@@ -90,7 +108,40 @@ def train_model(
     preview_interval: int = 0,    # epochs between two previews, kept in the library: a held-out sound, and what is made of it by then; 0: none
     stop=None,                    # asked before every step; where it says True, training ends at once and the last whole epoch can be resumed
 ) -> Trained | None:              # after Ctrl-C the training can be resumed under the same name; None in all processes but the first
-    "Train a model on a folder of sounds and put it into the library"
+    """Train a model on a folder of sounds and put it into the library
+
+    Parameters
+    ----------
+    corpus
+        a `Corpus`, or a folder of sounds
+    name : str
+        what to call the model
+    models_dir
+        the library's folder; None: `DISTILL_MODELS`, else the user's data folder
+    steps : int | None
+        optimiser steps; None: what the corpus calls for
+    minutes : float | None
+        of training, at most
+    seed : int
+        of weights, crops and held-out files
+    device : str
+        'auto', 'cpu', 'cuda' …
+    resume : bool
+        go on with the unfinished training of that name
+    preset : str
+        of settings: 'conservative', 'balanced', 'aggressive', or by the size of the corpus
+    progress
+        called with every `Record`
+    preview_interval : int
+        epochs between two previews, kept in the library: a held-out sound, and what is made of it by then; 0: none
+    stop
+        asked before every step; where it says True, training ends at once and the last whole epoch can be resumed
+
+    Returns
+    -------
+    Trained | None
+        after Ctrl-C the training can be resumed under the same name; None in all processes but the first
+    """
     metadata = ModelMetadata(name)
     checkpoint = checkpoint_path(models_dir, name)
     if checkpoint.exists() and not resume:
@@ -113,6 +164,7 @@ def train_model(
     m = load_model(path)
     return Trained(path, m.metadata.model_id, m.metadata.name, m.metadata.steps, m.metadata.epochs,
                    m.training_history[-1]['seconds'], m.metadata.train_seconds, m.metadata.held_out)
+
 
 # %% ../nbs/720_pipeline.ipynb #47fab095
 class _InModel:
@@ -139,7 +191,30 @@ class _InModel:
 
 @dataclass(frozen=True)
 class Bundled:
-    "What came out of a vocoder's training"
+    """What came out of a vocoder's training
+
+    Parameters
+    ----------
+    path : Path
+        the model file, which now has it
+    name : str
+        of the model
+    type : str
+        'fourier' or 'hifigan_v2'
+    epochs : int
+    steps : int
+        optimiser steps
+    final_loss : float
+        the generator's, at the end
+    held_out : float | None
+        its distance on the held-out sounds
+    griffin_lim : float | None
+        Griffin-Lim's on the same
+    base : float | None
+        and the base vocoder's
+    why : str
+        which vocoder the model now sounds through, and why
+    """
     path: Path                 # the model file, which now has it
     name: str                  # of the model
     type: str                  # 'fourier' or 'hifigan_v2'
@@ -180,6 +255,7 @@ def _refuse(path, name, own, unfinished, resume, force, **budget):
     if own and not unfinished and not force: raise UserError(f"{name!r} has a {own['type']} vocoder already: --force (force=True) replaces it.")
     check_budget(**budget)
 
+
 # %% ../nbs/720_pipeline.ipynb #b12abe6e
 def bundle_vocoder(
     model,                              # a model's name, id or file
@@ -205,7 +281,62 @@ def bundle_vocoder(
     start=None,                         # a model whose vocoder to begin with, of the same type and mel settings: its name, id or file; a loaded model, or a vocoder's state too
     bf16: bool = False,                 # on a graphics card, let the discriminators convolve in bfloat16; elsewhere it changes nothing
 ) -> Bundled:                           # after Ctrl-C the training can be resumed
-    "Train a vocoder for a model on a folder of sounds and put it into the model's file"
+    """Train a vocoder for a model on a folder of sounds and put it into the model's file
+
+    Parameters
+    ----------
+    model
+        a model's name, id or file
+    corpus
+        a `Corpus`, or a folder of sounds
+    type : str
+        'fourier' (minutes on a processor) or 'hifigan_v2' (hours on a graphics card)
+    steps : int | None
+        optimiser steps; None: 600 for 'fourier', 20,000 for 'hifigan_v2'
+    minutes : float | None
+        of training, at most
+    epochs : int | None
+        of 50 steps, in place of `steps`
+    lr : float
+        learning rate
+    batch_size : int
+        crops a step
+    discriminators : str | None
+        'none', 'small' or 'full'; None: full for 'hifigan_v2' on a graphics card, small on a processor, none for
+        'fourier'
+    checkpoint_interval : int
+        epochs between two writings of the file
+    resume : bool
+        go on with the unfinished training in the file; type, start and settings are those it has
+    force : bool
+        replace a vocoder the model already has
+    device : str
+        'auto', 'cpu', 'cuda' …
+    seed : int
+        of weights, crops and phases
+    models_dir
+        the library's folder; None: `DISTILL_MODELS`, else the user's data folder
+    plan
+        called once with the `Plan`, before the first step
+    progress
+        called with every `Record`
+    preview
+        called after every epoch with a held-out sound and what the vocoder makes of it
+    preview_interval : int
+        epochs between two previews, kept in the library: a held-out sound, and what is made of it by then; 0: none
+    stop
+        asked before every step; where it says True, training ends at once and the last whole epoch can be resumed
+    start
+        a model whose vocoder to begin with, of the same type and mel settings: its name, id or file; a loaded model, or
+        a vocoder's state too
+    bf16 : bool
+        on a graphics card, let the discriminators convolve in bfloat16; elsewhere it changes nothing
+
+    Returns
+    -------
+    Bundled
+        after Ctrl-C the training can be resumed
+    """
     path = _file(model, models_dir)
     loaded = load_model(path)
     name, own = loaded.metadata.name, loaded.vocoder_state
@@ -239,3 +370,4 @@ def bundle_vocoder(
     task.wait()
     about, last = state['training_metadata'], load_model(path)
     return Bundled(path, last.metadata.name, cfg.type, about['epochs'], about['steps'], about['final_loss'], about['held_out'], about['griffin_lim'], about['base'], resolve_vocoder(last).why)
+

@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
-"""Write the modules from the pages: `nbdev_export`, with classes made whole.
+"""Write the modules from the pages: `nbdev_export`, with classes made whole and parameters in the docstrings.
 
     python tools/export.py
 
 A page may define a class in one cell and add a method in a later one, next to the lesson about it, with
 fastcore's `@patch`. In the module such a method is written into the body of its class, where readers,
-editors and type checkers look for it.
+editors and type checkers look for it. What a comment says of a parameter is written into the docstring
+(tools/docstrings.py), where `help` and editors look for it.
 """
 from __future__ import annotations
 import ast, io, os, tokenize
@@ -16,6 +17,7 @@ from nbdev.doclinks import _build_modidx, nbglob
 from nbdev.export import nb_export
 from nbdev.maker import ModuleMaker
 
+from docstrings import documented
 
 def patch_of(decorator: ast.expr) -> list[str] | None:
     "The decorators that stand in a class for `@patch`, `@patch(as_prop=True)`, `@patch(cls_method=True)`; None for any other"
@@ -59,6 +61,7 @@ def fold(cells):
             homes[name].set_source(end_of_class(homes[name].source, name, text))
     for cell in cells:
         cell.set_source(cell.source.replace('from fastcore.basics import patch\n', ''))
+        if cell.cell_type == 'code': cell.set_source(documented(cell.source))
     return [c for c in cells if c.source.strip()]
 
 

@@ -28,7 +28,26 @@ _STATUS = ['kept', 'padded', 'split', 'refused', 'ignored']
 
 @dataclass
 class CorpusFile:
-    "One file of a folder and what became of it"
+    """One file of a folder and what became of it
+
+    Parameters
+    ----------
+    name : str
+        its path below the folder
+    status : str
+        kept, padded, split, refused or ignored
+    reason : str
+        why it is refused or ignored
+    rate : int | None
+        Hz, in the file
+    channels : int | None
+        in the file
+    seconds : float | None
+    segments : int
+    peak : float | None
+        dBFS of the mono sum
+    path : Path
+    """
     name: str                      # its path below the folder
     status: str = 'refused'        # kept, padded, split, refused or ignored
     reason: str = ''               # why it is refused or ignored
@@ -65,6 +84,7 @@ def _listing(folder):
             elif p.name.startswith('.'): add(p, 'ignored', 'hidden', '/')
             else: (links if p.is_symlink() else todo).append(p)
     return sorted(files, key=lambda f: f.name)
+
 
 # %% ../../nbs/120_audio.corpus.ipynb #c7a403a9
 _DECODING = f'1 {SAMPLE_RATE} mean {sf.__libsndfile_version__}'
@@ -155,7 +175,19 @@ def _grid(t, segment): # -> starts
     return [0] if t <= segment else [*range(0, t - segment, segment//2), t - segment]
 
 class Corpus:
-    "A folder of sounds: mono, 48 kHz, as loud as they were"
+    """A folder of sounds: mono, 48 kHz, as loud as they were
+
+    Parameters
+    ----------
+    folder
+        searched with all below it
+    segment : int
+        samples at 48 kHz in a segment
+    cache : bool
+        remember decoded sound on disk
+    progress
+        called with (done, total, name) after each file
+    """
     def __init__(self,
         folder,                 # searched with all below it
         segment: int = 49_152,  # samples at 48 kHz in a segment
@@ -237,7 +269,20 @@ class Corpus:
         i: int,          # used file
         start: int = 0,  # sample, 48 kHz
     ) -> torch.Tensor:   # (segment,)
-        "A segment's length of a used file from `start` on, zeros where the sound has ended"
+        """A segment's length of a used file from `start` on, zeros where the sound has ended
+
+        Parameters
+        ----------
+        i : int
+            used file
+        start : int
+            sample, 48 kHz
+
+        Returns
+        -------
+        torch.Tensor
+            (segment,)
+        """
         y = self._samples(i)[start:start+self.segment_length]
         return torch.from_numpy(np.pad(y, (0, self.segment_length - len(y))))
 
@@ -249,7 +294,19 @@ class Corpus:
         hold_out: float = .15,         # share of the files, 0 … 0.5
         seed: int = 0,
     ) -> tuple[list[int], list[int]]:  # used files: to train on, held out
-        "Hold out whole files, at least one when there are 4 or more, none below"
+        """Hold out whole files, at least one when there are 4 or more, none below
+
+        Parameters
+        ----------
+        hold_out : float
+            share of the files, 0 … 0.5
+        seed : int
+
+        Returns
+        -------
+        tuple[list[int], list[int]]
+            used files: to train on, held out
+        """
         if not 0 <= hold_out <= .5: raise UserError(f'The share to hold out is {hold_out}: give one from 0 to 0.5.')
         n = len(self)
         k = max(1, round(n*hold_out)) if n >= 4 and hold_out else 0

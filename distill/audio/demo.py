@@ -126,7 +126,20 @@ def demo_corpus(
     folder,        # made when missing; other files in it are left alone
     seed: int = 0, # another seed, other sounds of the same families
 ) -> list[Path]:   # the 32 files, in order
-    "Write a small corpus of seven families of sounds into `folder`"
+    """Write a small corpus of seven families of sounds into `folder`
+
+    Parameters
+    ----------
+    folder
+        made when missing; other files in it are left alone
+    seed : int
+        another seed, other sounds of the same families
+
+    Returns
+    -------
+    list[Path]
+        the 32 files, in order
+    """
     files = []
     for k, (name, voice, n, rate, channels, suffix, subtype) in enumerate(_FAMILIES):
         (Path(folder)/name).mkdir(parents=True, exist_ok=True)
@@ -139,3 +152,4 @@ def demo_corpus(
                 os.replace(tmp, files[-1])
             finally: tmp.unlink(missing_ok=True)
     return files
+

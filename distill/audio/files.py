@@ -96,7 +96,18 @@ def _ordinary(path):
 def read_audio(
     path,                         # any file that libsndfile reads
 ) -> tuple[torch.Tensor, int]:    # (c,t) float32, and the rate in Hz
-    "The sound in a file; `MissingFile` when there is none, `AudioError` when it is not whole"
+    """The sound in a file; `MissingFile` when there is none, `AudioError` when it is not whole
+
+    Parameters
+    ----------
+    path
+        any file that libsndfile reads
+
+    Returns
+    -------
+    tuple[torch.Tensor, int]
+        (c,t) float32, and the rate in Hz
+    """
     path = _ordinary(path)
     x, rate = _frames(path, path)
     if not len(x) and (stream := _unfilled(path)): x, rate = _frames(path, stream)
@@ -106,6 +117,7 @@ def read_audio(
         bad = np.isfinite(x).all(1).argmin()/rate
         raise AudioError(path, f'it holds samples that are not numbers (NaN or infinite), the first at {bad:.3f} s: render it again')
     return torch.from_numpy(np.ascontiguousarray(x.T)), rate
+
 
 # %% ../../nbs/100_audio.files.ipynb #5024f3c1
 @functools.lru_cache(8)
@@ -125,11 +137,27 @@ def resample(
     rate: int,              # of `x`, Hz
     to: int = SAMPLE_RATE,  # wanted, Hz
 ) -> torch.Tensor:          # (...,round(t*to/rate))
-    "The same sound at another rate"
+    """The same sound at another rate
+
+    Parameters
+    ----------
+    x : torch.Tensor
+        (...,t) float32
+    rate : int
+        of `x`, Hz
+    to : int
+        wanted, Hz
+
+    Returns
+    -------
+    torch.Tensor
+        (...,round(t*to/rate))
+    """
     if rate == to: return x
     t = max(1, round(x.shape[-1]*to/rate))
     y = _apply(_resampler(rate, to), x)
     return torch.nn.functional.pad(y, (0, max(0, t - y.shape[-1])))[..., :t]
+
 
 # %% ../../nbs/100_audio.files.ipynb #dce214cc
 _FORMATS = {'.wav': ('WAV', 'PCM_24'), '.flac': ('FLAC', 'PCM_24'), '.ogg': ('OGG', 'VORBIS'), '.mp3': ('MP3', 'MPEG_LAYER_III')}
@@ -170,7 +198,26 @@ def write_audio(
     tags: dict | None = None, # title, artist, …, and anything JSON can hold
     subtype: str | None = None, # 'PCM_16', 'PCM_24', 'FLOAT' (wav); None: 24 bit
 ) -> Path:                    # `path`
-    "Write a sound and its tags, whole or not at all; `UserError` for what cannot be written, `WriteError` where it cannot"
+    """Write a sound and its tags, whole or not at all; `UserError` for what cannot be written, `WriteError` where it cannot
+
+    Parameters
+    ----------
+    path
+        .wav, .flac, .ogg or .mp3
+    x
+        (t,) or (c,t), within [-1,1]
+    rate : int
+        Hz
+    tags : dict | None
+        title, artist, …, and anything JSON can hold
+    subtype : str | None
+        'PCM_16', 'PCM_24', 'FLOAT' (wav); None: 24 bit
+
+    Returns
+    -------
+    Path
+        `path`
+    """
     path = Path(path)
     if path.suffix.lower() not in _FORMATS: raise UserError(f'Cannot write {path.name}: end its name in {", ".join(_FORMATS)}.')
     format, usual = _FORMATS[path.suffix.lower()]
@@ -188,7 +235,18 @@ def write_audio(
 def read_tags(
     path,    # a file that libsndfile reads
 ) -> dict:   # as given to `write_audio`; {} when there are none
-    "The tags of a sound file"
+    """The tags of a sound file
+
+    Parameters
+    ----------
+    path
+        a file that libsndfile reads
+
+    Returns
+    -------
+    dict
+        as given to `write_audio`; {} when there are none
+    """
     try:
         with _open(_ordinary(path)) as f: tags = {k: v for k in (*_FIELDS, 'comment') if (v := getattr(f, k))}
         if f.format == 'MP3': tags.pop('software', None)  # the encoder's own name
@@ -199,10 +257,21 @@ def read_tags(
     if isinstance(rest, dict): del tags['comment']; tags.update(rest)
     return tags
 
+
 # %% ../../nbs/100_audio.files.ipynb #bc7b3769
 @dataclass(eq=False, repr=False)
 class Sound:
-    "A sound that plays, saves and knows how it was made"
+    """A sound that plays, saves and knows how it was made
+
+    Parameters
+    ----------
+    samples : np.ndarray
+        (t,) or (c,t) float32 in [-1,1]
+    rate : int
+        Hz
+    info : dict
+        how it was made: name, seed, sliders, vocoder, model_id, …
+    """
     samples: np.ndarray                       # (t,) or (c,t) float32 in [-1,1]
     rate: int = SAMPLE_RATE                   # Hz
     info: dict = field(default_factory=dict)  # how it was made: name, seed, sliders, vocoder, model_id, …
@@ -237,12 +306,21 @@ class Sound:
         return (f'<div class="distill-sound"><audio controls src="data:audio/{kind};base64,{base64.b64encode(data).decode()}"></audio>'
                 f'<div>{html.escape(self.caption)}</div></div>')
 
+
 # %% ../../nbs/100_audio.files.ipynb #26862714
 LONGEST = 600.   # seconds
 
 @dataclass(frozen=True)
 class Given:
-    "A sound that somebody gave, as a model hears it"
+    """A sound that somebody gave, as a model hears it
+
+    Parameters
+    ----------
+    samples : torch.Tensor
+        (t,) at 48 kHz
+    file : str
+        where it came from, if from a file
+    """
     samples: torch.Tensor # (t,) at 48 kHz
     file: str = ''        # where it came from, if from a file
     @property
@@ -254,7 +332,13 @@ class Given:
 def given(
     x,          # a path, a `Sound`, samples (t,) or (c,t) at 48 kHz, or (samples, rate)
 ) -> Given:
-    "A sound of any kind, as a model hears it: one channel, 48 kHz"
+    """A sound of any kind, as a model hears it: one channel, 48 kHz
+
+    Parameters
+    ----------
+    x
+        a path, a `Sound`, samples (t,) or (c,t) at 48 kHz, or (samples, rate)
+    """
     if isinstance(x, Given): return x
     file, rate = '', SAMPLE_RATE
     if isinstance(x, (str, Path)): file, (x, rate) = str(x), read_audio(x)
@@ -267,3 +351,4 @@ def given(
     if not isinstance(rate, int) or not 4000 <= rate <= 768_000: raise UserError(f'A rate of {rate} is not possible: give a whole number of Hz, like 44100.')
     if y.shape[-1]/rate > LONGEST: raise UserError(f'This sound is {y.shape[-1]/rate:.0f} seconds long, and {LONGEST:g} is the most: give a part of it.')
     return Given(resample(y.mean(0) if y.ndim == 2 else y, rate).contiguous(), file)
+

@@ -20,7 +20,23 @@ from .files import SAMPLE_RATE
 # %% ../../nbs/140_audio.meter.ipynb #320234bb
 @dataclass(frozen=True)
 class Meter:
-    "What was measured of a sound, and what is wrong with it"
+    """What was measured of a sound, and what is wrong with it
+
+    Parameters
+    ----------
+    peak : float
+        dBFS of the loudest sample
+    loudness : float
+        LUFS
+    dc : float
+        the largest mean of a channel; full scale is 1
+    clipped : int
+        samples in flat runs of three or more at the top, from -0.2 dBFS on
+    finite : bool
+        no NaN, no infinity
+    problems : tuple
+        sentences; none: nothing is wrong
+    """
     peak: float      # dBFS of the loudest sample
     loudness: float  # LUFS
     dc: float        # the largest mean of a channel; full scale is 1
@@ -57,7 +73,15 @@ def meter(
     x,                       # (t,) or (c,t)
     rate: int = SAMPLE_RATE, # Hz
 ) -> Meter:
-    "Measure a sound, and say what is wrong with it"
+    """Measure a sound, and say what is wrong with it
+
+    Parameters
+    ----------
+    x
+        (t,) or (c,t)
+    rate : int
+        Hz
+    """
     x = torch.as_tensor(np.asarray(x, 'float32') if not isinstance(x, torch.Tensor) else x)
     x = x[None] if x.ndim == 1 else x
     if not torch.isfinite(x).all(): return Meter(math.nan, math.nan, math.nan, 0, False, (f'{int((~torch.isfinite(x)).sum())} of its samples are not finite.',))
@@ -68,3 +92,4 @@ def meter(
     if dc > .01: bad.append(f'It stands {100*dc:.1f} % of full scale off centre.')
     if peak < -60: bad.append(f'It is silent: its peak is {peak:.0f} dBFS.')
     return Meter(peak, _loudness(x, rate), dc, clipped, True, tuple(bad))
+

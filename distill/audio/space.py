@@ -51,12 +51,27 @@ def widen(
     width: float = 1.,       # 0: the same on both sides; 1: the two sides share nothing
     rate: int = SAMPLE_RATE, # Hz
 ):                           # (2,t)
-    "Two channels whose mono sum is that of `x`, sample for sample"
+    """Two channels whose mono sum is that of `x`, sample for sample
+
+    Parameters
+    ----------
+    x
+        (t,) or (2,t)
+    width : float
+        0: the same on both sides; 1: the two sides share nothing
+    rate : int
+        Hz
+
+    Returns
+    -------
+    (2,t)
+    """
     if not 0 <= width <= 1: raise UserError(f'A width of {width} is not possible: give one from 0 (mono) to 1.')
     y = torch.as_tensor(x)
     y = y.expand(2, -1) if y.ndim == 1 else y
     side = width*_filter(y.mean(0), _side(rate))
     return y + torch.cat([side, -side])
+
 
 # %% ../../nbs/130_audio.space.ipynb #e76700e0
 HEAD, SOUND_SPEED = .0875, 343.    # metres, metres a second
@@ -85,10 +100,25 @@ def place(
     azimuth: float,          # degrees: 0 ahead, 90 right, -90 left, 180 behind
     rate: int = SAMPLE_RATE, # Hz
 ):                           # (2,t) left and right ear
-    "A sound heard from a direction, for headphones"
+    """A sound heard from a direction, for headphones
+
+    Parameters
+    ----------
+    x
+        (t,)
+    azimuth : float
+        degrees: 0 ahead, 90 right, -90 left, 180 behind
+    rate : int
+        Hz
+
+    Returns
+    -------
+    (2,t) left and right ear
+    """
     if not isinstance(azimuth, (int, float)) or not -360 <= azimuth <= 360:
         raise UserError(f'An azimuth of {azimuth} is no direction: give degrees from -180 to 180, 90 being to the right.')
     return _filter(torch.as_tensor(x), _head(float(azimuth), rate))
+
 
 # %% ../../nbs/130_audio.space.ipynb #e07c64e1
 CEILING = -1.                             # dBFS
@@ -110,7 +140,21 @@ def limit(
     ceiling: float = CEILING,# dBFS
     rate: int = SAMPLE_RATE, # Hz
 ):                           # of the same shape; bit-equal where no peak is near
-    "A sound that never exceeds the ceiling"
+    """A sound that never exceeds the ceiling
+
+    Parameters
+    ----------
+    x
+        (t,) or (c,t)
+    ceiling : float
+        dBFS
+    rate : int
+        Hz
+
+    Returns
+    -------
+    of the same shape; bit-equal where no peak is near
+    """
     x = torch.as_tensor(x)
     top = 10**(ceiling/20)
     level = x.abs() if x.ndim == 1 else x.abs().amax(0)
@@ -123,6 +167,7 @@ def limit(
         y[..., lo:hi] = (x[..., lo:hi]*g).float().clamp(-top, top)
     return y
 
+
 # %% ../../nbs/130_audio.space.ipynb #7f964b10
 def finish(
     y,                            # (t,), as long as is wanted or longer
@@ -132,7 +177,27 @@ def finish(
     rate: int = SAMPLE_RATE,      # Hz of the result
     fade: int = 480,              # samples to silence, where the cut falls into a sound
 ):                                # (t,), or (2,t) where it has a width or a direction
-    "Cut to length, space, rate, limiter"
+    """Cut to length, space, rate, limiter
+
+    Parameters
+    ----------
+    y
+        (t,), as long as is wanted or longer
+    samples : int
+        wanted, at 48 kHz
+    width : float
+        as in `widen`
+    azimuth : float | None
+        as in `place`
+    rate : int
+        Hz of the result
+    fade : int
+        samples to silence, where the cut falls into a sound
+
+    Returns
+    -------
+    (t,), or (2,t) where it has a width or a direction
+    """
     y = y[:samples].float().cpu()
     n = min(fade, samples)
     y = torch.cat([y[:-n], y[-n:]*torch.linspace(1, 0, n)])
@@ -143,3 +208,4 @@ def finish(
     peak = y.abs().max().item()
     if peak > most: y = y*(most/peak)
     return limit(y, CEILING, rate)
+

@@ -57,7 +57,21 @@ def self_test(
     device: str = 'auto',  # what to try: 'auto', 'cpu', 'cuda' or 'mps'
     seconds: float = 2.,   # of training, after a first step that warms up
 ) -> dict:                 # device, step_seconds, crops_seconds (of those, for its crops), minutes (for 1000 steps), sound_seconds (a second of sound takes)
-    "Train, save, load, generate and write something tiny, in a folder that is gone afterwards"
+    """Train, save, load, generate and write something tiny, in a folder that is gone afterwards
+
+    Parameters
+    ----------
+    device : str
+        what to try: 'auto', 'cpu', 'cuda' or 'mps'
+    seconds : float
+        of training, after a first step that warms up
+
+    Returns
+    -------
+    dict
+        device, step_seconds, crops_seconds (of those, for its crops), minutes (for 1000 steps), sound_seconds (a second
+        of sound takes)
+    """
     import torch
     from distill.audio.corpus import Corpus
     from distill.audio.files import read_audio
@@ -93,6 +107,7 @@ def self_test(
         x, rate = read_audio(file)
         if x.shape != (1, 48_000) or rate != 48_000 or not torch.isfinite(x).all(): raise UserError('The sound that was made is not the sound that was asked for: this installation is damaged.')
     return dict(device=str(task.device), step_seconds=took/done, crops_seconds=making, minutes=1000*took/done/60, sound_seconds=sound)
+
 
 # %% ../../nbs/920_cli.doctor.ipynb #757402f8
 def doctor(

@@ -24,10 +24,19 @@ def find_model(
     ref: str,         # a path, an id or its beginning, a name or a part of one
     models_dir=None,  # the library's folder; None: the usual one
 ) -> Path:
-    "The model file that `ref` means; `typer.BadParameter` for one of the old format"
+    """The model file that `ref` means; `typer.BadParameter` for one of the old format
+
+    Parameters
+    ----------
+    ref : str
+        a path, an id or its beginning, a name or a part of one
+    models_dir
+        the library's folder; None: the usual one
+    """
     try: refuse_old_name(ref)
     except OldModelName as e: raise typer.BadParameter(str(e)) from e
     return Path(ref) if Path(ref).is_file() else ModelLibrary(models_folder(models_dir)).get(ref).path
+
 
 # %% ../../nbs/930_cli.generate.ipynb #4af356b1
 def _sliders(given):

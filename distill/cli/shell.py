@@ -55,7 +55,15 @@ def print_table(
     columns: list,  # headings
     rows: list,     # lists of text, as many as columns
 ):
-    "The result for a person, still on stdout; every cell whole where the output is no terminal"
+    """The result for a person, still on stdout; every cell whole where the output is no terminal
+
+    Parameters
+    ----------
+    columns : list
+        headings
+    rows : list
+        lists of text, as many as columns
+    """
     rows = [[str(c) for c in r] for r in rows]
     if sys.stdout.isatty() and len(rows) <= 200: return _rich_table(columns, rows)
     every = [list(map(str, columns)), *rows]
@@ -70,6 +78,7 @@ def _rich_table(columns, rows):
     for c in columns: table.add_column(str(c), overflow='fold')
     for r in rows: table.add_row(*map(Text, r))
     _console(sys.stdout).print(table)
+
 
 # %% ../../nbs/900_cli.shell.ipynb #903c074c
 @functools.cache
@@ -86,26 +95,50 @@ def said_of(
     parameter: str,
     end: str = '',  # where the text ends for a shell, when Python takes more than a shell can give
 ) -> str:
-    "What the library's source says of a parameter, as a sentence for a command's help"
+    """What the library's source says of a parameter, as a sentence for a command's help
+
+    Parameters
+    ----------
+    function : str
+        its whole name, such as 'distill.pipeline.train_model'
+    parameter : str
+    end : str
+        where the text ends for a shell, when Python takes more than a shell can give
+    """
     text = _comments(*function.rsplit('.', 1)).get(parameter)
     assert text, f'{function} says nothing of {parameter}'
     if end: text, found, _ = text.partition(end); assert found, f'{function} says no {end!r} of {parameter}'
     for ours, here in _HERE: text = re.sub(ours, here, text)
     return text[0].upper() + text[1:] + ('' if text.endswith('…') else '.')
 
+
 # %% ../../nbs/900_cli.shell.ipynb #b93e6787
 def choices(
     *words,  # offered first
     text='', # a help text; the words it quotes up to the first semicolon are offered too
 ):
-    "A completion: these words"
+    """A completion: these words
+
+    Parameters
+    ----------
+    *words
+        offered first
+    text
+        a help text; the words it quotes up to the first semicolon are offered too
+    """
     words = list(dict.fromkeys([*words, *re.findall(r"'([\w-]+)'", text.partition(';')[0])]))
     return lambda: words
 
 def model_names(
     trash=False,  # of what was deleted
 ):
-    "A completion: what to call the models in the library, without a space in it"
+    """A completion: what to call the models in the library, without a space in it
+
+    Parameters
+    ----------
+    trash
+        of what was deleted
+    """
     def names(ctx: typer.Context):
         lib = ModelLibrary(models_folder(ctx.params.get('models_dir')))
         return [(e.name if re.fullmatch(r'[\w@%+=,.-]+', e.name) else e.path.name, e.model_id[:8]) for e in (lib.trash if trash else lib)]
@@ -120,13 +153,31 @@ def option(
     values=(),       # for the Tab key, besides those that the text quotes
     **kw,            # for `typer.Option`
 ):
-    "A command's option for a parameter of the library: its text, and what the Tab key offers"
+    """A command's option for a parameter of the library: its text, and what the Tab key offers
+
+    Parameters
+    ----------
+    function : str
+        as for `said_of`
+    parameter : str
+    *flags
+        such as '-n'; none: as the parameter is called
+    also
+        what only a shell has to know
+    end
+        as for `said_of`
+    values
+        for the Tab key, besides those that the text quotes
+    **kw
+        for `typer.Option`
+    """
     text = said_of(function, parameter, end)
     return typer.Option(*flags, help=f'{text} {also}'.strip(), autocompletion=choices(*values, text=text), **kw)
 
 REF = said_of('distill.library.catalog.get', 'ref')
 Model = Annotated[str, typer.Argument(metavar='MODEL', help=REF, autocompletion=model_names())]
 ModelsDir = Annotated[Optional[Path], typer.Option('--models-dir', help=said_of('distill.pipeline.train_model', 'models_dir'))]
+
 
 # %% ../../nbs/900_cli.shell.ipynb #ca558fb7
 class Progress:
@@ -152,8 +203,16 @@ class Progress:
         done: float,  # 0 … 1
         text: str,
     ):
-        "So far, and a few words"
+        """So far, and a few words
+
+        Parameters
+        ----------
+        done : float
+            0 … 1
+        text : str
+        """
         if self.bar: self.bar.update(self.task, completed=done, text=text)
         elif int(done*10) > self.shown:
             self.shown = int(done*10)
             note(f'{self.what}: {100*done:.0f} %  {text}')
+

@@ -92,7 +92,15 @@ def draw_takes(
     takes: list,  # of `Sound`
     path,         # a .png
 ) -> Path:
-    "A picture of the mel spectrograms of a few sounds"
+    """A picture of the mel spectrograms of a few sounds
+
+    Parameters
+    ----------
+    takes : list
+        of `Sound`
+    path
+        a .png
+    """
     import torch
     from matplotlib.figure import Figure
     from distill.core import atomic_write
@@ -143,3 +151,4 @@ def demo(
     typer.echo(f'\nMore of it:              {run} generate demo --models-dir {models} --seconds 2 -n 5\n'
                f'With your own folder:    {run} train FOLDER --name NAME\n'
                f'                         {run} generate NAME')
+

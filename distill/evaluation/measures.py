@@ -74,7 +74,21 @@ def drawing_error(
     drawn,       # (b,m,f)
     top: float,  # log magnitude of the loudest cell
 ):               # (b,) dB, (b,) correlation, NaN where the level does not move
-    "How far pictures are off within 80 dB, and how well their loudness curves agree"
+    """How far pictures are off within 80 dB, and how well their loudness curves agree
+
+    Parameters
+    ----------
+    true
+        (b,m,f) log mels
+    drawn
+        (b,m,f)
+    top : float
+        log magnitude of the loudest cell
+
+    Returns
+    -------
+    (b,) dB, (b,) correlation, NaN where the level does not move
+    """
     a, b = (x.clamp(min=top - 80/_DB) for x in (true, drawn))
     la, lb = ((x - x.mean(1, keepdim=True)) for x in (m.exp().square().sum(1).log() for m in (a, b)))
     moves = (la.std(1) > .1) & (lb.std(1) > 1e-6)
@@ -94,6 +108,7 @@ def _through(loaded, mel): # (b,m,f) -> (b,m,f)
 
 @torch.no_grad()
 def _mel(loaded, x): return loaded.spectrogram(x[None].to(loaded.device))[0].cpu() # (t,) -> (m,f)
+
 
 # %% ../../nbs/730_evaluation.measures.ipynb #ef14ee92
 NO_VISQOL = "ViSQOL: the package visqol-python is not installed (pip install 'distill[bench]')."
@@ -135,14 +150,39 @@ def features(
     mel,      # a `Mel` on the CPU
     names=COMPARED,
 ):            # (n,d)
-    "The descriptors of sounds"
+    """The descriptors of sounds
+
+    Parameters
+    ----------
+    sounds
+        list of (t,)
+    mel
+        a `Mel` on the CPU
+    names
+
+    Returns
+    -------
+    (n,d)
+    """
     return torch.cat([describe(Frames.of(x[None], mel), names) for x in sounds])
 
 def in_spreads(
     real,     # (n,d) of the learned sounds
     *others,  # (n,d)
 ):            # a tensor for each
-    "Descriptors in units of their spread over the first, at most five of them from its mean"
+    """Descriptors in units of their spread over the first, at most five of them from its mean
+
+    Parameters
+    ----------
+    real
+        (n,d) of the learned sounds
+    *others
+        (n,d)
+
+    Returns
+    -------
+    a tensor for each
+    """
     mean, spread = real.mean(0), real.std(0).clamp(min=1e-6)
     return [((x - mean)/spread).clamp(-5, 5) for x in (real, *others)]
 
@@ -153,7 +193,24 @@ def mmd(
     seed: int = 0,
     times: int = 500,     # that both are drawn anew
 ):                        # its value, and the ends of an interval of 90 %
-    "Squared maximum mean discrepancy, unbiased (Gretton et al. 2012, Lemma 6)"
+    """Squared maximum mean discrepancy, unbiased (Gretton et al. 2012, Lemma 6)
+
+    Parameters
+    ----------
+    x
+        (n,d)
+    y
+        (m,d)
+    width : float
+        of the kernel
+    seed : int
+    times : int
+        that both are drawn anew
+
+    Returns
+    -------
+    its value, and the ends of an interval of 90 %
+    """
     g = make_generator(seed)
     k = lambda a, b: (-torch.cdist(a, b).square()/(2*width**2)).exp()
     counts = lambda n: torch.cat([torch.ones(1, n), F.one_hot(torch.randint(n, (times, n), generator=g), n).sum(1).float()])
@@ -166,13 +223,28 @@ def kernel_width(x): # (n,d)
     "The median distance between points"
     return max(torch.pdist(x).median().item(), 1e-6)
 
+
 # %% ../../nbs/730_evaluation.measures.ipynb #3c1cb5dd
 def coverage_density(
     real,       # (n,d)
     made,       # (m,d)
     k: int = 3, # neighbours
 ):              # (share, about 0 … 1)
-    "Coverage and density (Naeem et al. 2020)"
+    """Coverage and density (Naeem et al. 2020)
+
+    Parameters
+    ----------
+    real
+        (n,d)
+    made
+        (m,d)
+    k : int
+        neighbours
+
+    Returns
+    -------
+    (share, about 0 … 1)
+    """
     reach = torch.cdist(real, real).kthvalue(k + 1, dim=1).values
     inside = torch.cdist(real, made) <= reach[:, None]
     return inside.any(1).float().mean().item(), (inside.sum()/(k*len(made))).item()
@@ -181,6 +253,7 @@ def _few(real, made, n, g, times=50):
     "Mean coverage by `n` of what was made"
     if n >= len(made): return coverage_density(real, made)[0]
     return float(np.mean([coverage_density(real, made[torch.randperm(len(made), generator=g)[:n]])[0] for _ in range(times)]))
+
 
 # %% ../../nbs/730_evaluation.measures.ipynb #4629c4c1
 FEWEST = 4    # sounds from which on there is something to compare
@@ -194,7 +267,29 @@ def compared(
     memory: bool = True, # whether the first were really learned, so that it means something to be near to them
     through=(),          # the unseen sounds, or else the learned ones, as the model gives them back
 ) -> dict:               # parts of a report
-    "Likeness, variety and memory of some draws"
+    """Likeness, variety and memory of some draws
+
+    Parameters
+    ----------
+    learned : Sounds
+        what the draws are held against
+    unseen : Sounds
+        real sounds beside them
+    drawn
+        list of (t,)
+    mel
+        a `Mel` on the CPU
+    seed : int
+    memory : bool
+        whether the first were really learned, so that it means something to be near to them
+    through
+        the unseen sounds, or else the learned ones, as the model gives them back
+
+    Returns
+    -------
+    dict
+        parts of a report
+    """
     out: dict = dict(floor='', mmd=dict.fromkeys(('drawn', 'through', 'floor'), [None]*3), coverage=dict.fromkeys(('drawn', 'few', 'through', 'floor')), density=dict.fromkeys(('drawn', 'through', 'floor')),
                nearest=dict(drawn=[], floor=[], copy=None), memory=dict.fromkeys(('nearer', 'copies', 'expected')), near=[], why=[])
     if len(learned) < FEWEST or len(drawn) < FEWEST:
@@ -221,10 +316,21 @@ def compared(
     if len(new) and len(usual): out['memory'] = dict(nearer=share(new[:, None] < usual), copies=share(new < near.copy), expected=share(usual < near.copy))
     return out
 
+
 # %% ../../nbs/730_evaluation.measures.ipynb #40a5889e
 @dataclass(frozen=True)
 class Progress:
-    "How far a report is"
+    """How far a report is
+
+    Parameters
+    ----------
+    done : float
+        0 … 1
+    what : str
+        is being measured
+    eta : float | None
+        seconds to go
+    """
     done: float         # 0 … 1
     what: str           # is being measured
     eta: float | None   # seconds to go
@@ -252,6 +358,7 @@ def _shown(loaded, sounds, made, top):
     fit = lambda m: crops([m[:, :144]], 144, silence)[0]
     pics = [p for x, name in sounds for m in [fit(_mel(loaded, x))] for p in ((name, m), ('through the model', _through(loaded, m[None])[0]))]
     return [dict(title=t, cells=_small(m, top)) for t, m in (*pics, *((t, fit(_mel(loaded, x))) for t, x in made))]
+
 
 # %% ../../nbs/730_evaluation.measures.ipynb #16880401
 def _drawings(loaded, learned, unseen, pace):
@@ -315,7 +422,34 @@ def report(
     progress=None,        # called with a `Progress` after every sound
     stop=None,            # asked after every sound; where it says True, `KeyboardInterrupt` ends the work and nothing is written
 ) -> Report:              # which shows itself in a notebook
-    "Measure a model on a folder of sounds: what it draws, what one hears, how new and how varied it is"
+    """Measure a model on a folder of sounds: what it draws, what one hears, how new and how varied it is
+
+    Parameters
+    ----------
+    model
+        a loaded model, or a model file
+    corpus
+        a folder of sounds, the one the model learned from or another; or a `Corpus`
+    seed : int
+        of the draws, and of what is used of a large folder
+    draws : int
+        new sounds that are made
+    most : int
+        sounds of the corpus that are used, at most
+    vocoder : str
+        'auto', 'own', 'base' or 'griffin-lim'
+    keep : bool
+        put the report into the model's file, in place of an earlier one
+    progress
+        called with a `Progress` after every sound
+    stop
+        asked after every sound; where it says True, `KeyboardInterrupt` ends the work and nothing is written
+
+    Returns
+    -------
+    Report
+        which shows itself in a notebook
+    """
     for k, v, least in (('draws', draws, FEWEST), ('most', most, 1)):
         if isinstance(v, bool) or not isinstance(v, int) or not least <= v <= 10_000: raise UserError(f'{k} is {v!r}, must be a whole number from {least} to 10000.')
     loaded = model if isinstance(model, LoadedModel) else load_model(model)
@@ -346,3 +480,4 @@ def report(
     pace.did(float('inf'), 'done')
     if keep: put_extra(loaded, 'report', rep.found)
     return rep
+

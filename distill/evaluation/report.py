@@ -59,7 +59,13 @@ def _checked(v, form, where):
 
 @dataclass(frozen=True)
 class Report:
-    "What was measured of a model"
+    """What was measured of a model
+
+    Parameters
+    ----------
+    found : dict
+        plain numbers and texts, of the form above
+    """
     found: dict   # plain numbers and texts, of the form above
 
     def __post_init__(self):
@@ -101,7 +107,18 @@ class Report:
 def kept_report(
     extra: dict,       # of a model's metadata
 ) -> Report | None:    # None: nobody has measured
-    "The report in a model's file; `UserError` where something else stands in its place"
+    """The report in a model's file; `UserError` where something else stands in its place
+
+    Parameters
+    ----------
+    extra : dict
+        of a model's metadata
+
+    Returns
+    -------
+    Report | None
+        None: nobody has measured
+    """
     return Report(extra['report']) if 'report' in extra else None
 
 
@@ -115,7 +132,13 @@ def _span(v): return '–' if v[0] is None else f'{_n(v[0], digits=3)} ({_n(v[1]
 def corpus_text(
     c: dict,   # `corpus` of a report
 ) -> str:
-    "How the folder that was given relates to what the model learned"
+    """How the folder that was given relates to what the model learned
+
+    Parameters
+    ----------
+    c : dict
+        `corpus` of a report
+    """
     return dict(same='the sounds the model learned and those held out from it',
                 changed=f"it has {c['found']} of the {counted(c['learned'], 'sound')} the model learned, all others count as unseen",
                 foreign=f"not what the model learned: of the {counted(c['learned'], 'sound')} it learned none is in it, so every file counts as unseen",
@@ -124,7 +147,13 @@ def corpus_text(
 def memory_text(
     f: dict,   # what was found
 ) -> str:
-    "Whether a model gives its sounds back, in words"
+    """Whether a model gives its sounds back, in words
+
+    Parameters
+    ----------
+    f : dict
+        what was found
+    """
     nearer, copies, expected = f['memory'].values()
     if None in (nearer, copies, expected): return ''
     more, other = copies - expected, 'an unseen sound' if f['floor'] == 'unseen' else 'another sound'
@@ -139,7 +168,18 @@ _FLOORS = {'unseen': 'unseen sounds', 'halves': 'sounds of half of the corpus', 
 def facts_of(
     extra: dict,   # of a model's metadata
 ) -> dict:         # label -> text; empty where nobody has measured
-    "What a model's file says in place of a report, in lines of text"
+    """What a model's file says in place of a report, in lines of text
+
+    Parameters
+    ----------
+    extra : dict
+        of a model's metadata
+
+    Returns
+    -------
+    dict
+        label -> text; empty where nobody has measured
+    """
     try: r = kept_report(extra)
     except UserError as e: return {'Report': f'unreadable ({e}): measure again.'}
     return {f'Report: {k[0].lower()}{k[1:]}': v for k, v in r.facts().items()} if r else {}
@@ -211,7 +251,13 @@ def _like(f, facts):
 def html_of(
     extra: dict,   # of a model's metadata
 ) -> str:
-    "What a model's file says in place of a report, as HTML; '' where nobody has measured"
+    """What a model's file says in place of a report, as HTML; '' where nobody has measured
+
+    Parameters
+    ----------
+    extra : dict
+        of a model's metadata
+    """
     try: r = kept_report(extra)
     except UserError as e: return _p(f'The report in this file is unreadable ({e}): measure again.')
     return r._repr_html_() if r else ''

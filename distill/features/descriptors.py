@@ -22,7 +22,27 @@ _STEP = 128   # samples between two values of `Frames.level`
 
 @dataclass
 class Frames:
-    "A batch of sounds as every descriptor sees it"
+    """A batch of sounds as every descriptor sees it
+
+    Parameters
+    ----------
+    power : torch.Tensor
+        (b,m,f) power of the mel rows
+    total : torch.Tensor
+        (b,f) power of a frame
+    share : torch.Tensor
+        (b,f) a frame's part of the sound's power; sums to 1
+    spectrum : torch.Tensor
+        (b,k,f) magnitudes: of Fourier bins, or the means over the mel rows
+    level : torch.Tensor
+        (b,n) root mean square of every 128 samples, in dB
+    hz : torch.Tensor
+        (k,) where each lies; none is 0, so that they have logarithms
+    width : torch.Tensor
+        (k,) for how many Fourier bins each stands
+    cfg : object
+        the `MelConfig`
+    """
     power: torch.Tensor    # (b,m,f) power of the mel rows
     total: torch.Tensor    # (b,f) power of a frame
     share: torch.Tensor    # (b,f) a frame's part of the sound's power; sums to 1
@@ -37,7 +57,14 @@ class Frames:
         x,         # (b,t) sound at the rate of `mel`
         mel: Mel,
     ):
-        "Prepare sounds for the descriptors"
+        """Prepare sounds for the descriptors
+
+        Parameters
+        ----------
+        x
+            (b,t) sound at the rate of `mel`
+        mel : Mel
+        """
         square = F.avg_pool1d(F.pad(x, (0, -x.shape[-1] % _STEP))[:, None].square(), _STEP)[:, 0]
         spectrum = mel.stft(x).abs()
         return cls._of(spectrum, mel.bank @ spectrum, square, cls._bins(mel), torch.ones(spectrum.shape[1]), mel)
@@ -47,7 +74,14 @@ class Frames:
         log_mel,   # (b,m,f)
         mel: Mel,
     ):
-        "The same from pictures: no sound is made, attacks are known to a frame only, and partials not at all"
+        """The same from pictures: no sound is made, attacks are known to a frame only, and partials not at all
+
+        Parameters
+        ----------
+        log_mel
+            (b,m,f)
+        mel : Mel
+        """
         rows, area = log_mel.exp(), mel.bank.sum(1).clamp(min=1e-9)
         spectrum = rows/area[:, None]
         hz, width = mel.hz.clamp(min=10.), (mel.bank/mel.bank.sum(0).clamp(min=1e-9)).sum(1)
@@ -77,6 +111,7 @@ class Frames:
         "Every fourth frame, for what is costly to measure"
         share = self.share[:, ::4]
         return replace(self, power=self.power[..., ::4], total=self.total[:, ::4], share=share/share.sum(1, keepdim=True), spectrum=self.spectrum[..., ::4])
+
 
 # %% ../../nbs/210_features.descriptors.ipynb #0839a77e
 def _centroid(s): # -> (b,f)
@@ -213,6 +248,12 @@ def describe(
     s: Frames,
     names=tuple(DESCRIPTORS),
 ):             # (b,d), in the order of the names
-    "Descriptors of a batch of sounds; NaN for what a picture does not tell"
+    """Descriptors of a batch of sounds; NaN for what a picture does not tell
+
+    Returns
+    -------
+    (b,d), in the order of the names
+    """
     told = DESCRIPTORS if s.fine else PICTURED
     return torch.stack([DESCRIPTORS[name](s) if name in told else s.total.new_full(s.total.shape[:1], math.nan) for name in names], 1)
+

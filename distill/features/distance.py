@@ -25,7 +25,21 @@ def stft_distances(
     x,                  # (b,t) recorded
     windows=WINDOWS,    # samples in each Fourier window; they overlap by three quarters
 ):                      # (b,w,2): spectral convergence and log distance (nats), for each window
-    "How far two sounds are apart, window by window"
+    """How far two sounds are apart, window by window
+
+    Parameters
+    ----------
+    y
+        (b,t) made
+    x
+        (b,t) recorded
+    windows
+        samples in each Fourier window; they overlap by three quarters
+
+    Returns
+    -------
+    (b,w,2): spectral convergence and log distance (nats), for each window
+    """
     out = []
     for n in windows:
         a, b, floor = _magnitude(x, n), _magnitude(y, n), FLOOR*(n/2048)**.5
@@ -38,16 +52,43 @@ def mr_stft(
     x,                  # (b,t) recorded
     windows=WINDOWS,    # samples in each Fourier window
 ):                      # (b,): 0 for the same sound, and no bound above
-    "Multi-resolution STFT distance: the mean of spectral convergence and log distance over all windows"
+    """Multi-resolution STFT distance: the mean of spectral convergence and log distance over all windows
+
+    Parameters
+    ----------
+    y
+        (b,t) made
+    x
+        (b,t) recorded
+    windows
+        samples in each Fourier window
+
+    Returns
+    -------
+    (b,): 0 for the same sound, and no bound above
+    """
     return stft_distances(y, x, windows).mean((1, 2))
+
 
 # %% ../../nbs/220_features.distance.ipynb #182d4be3
 def attack_sharpness(
     x,                        # (b,t) sound
     sample_rate: int = 48_000,
 ):                            # (b,) dB, 0 … 60
-    "The largest rise of level within 5 ms; levels under −60 dB of the loudest moment count as that"
+    """The largest rise of level within 5 ms; levels under −60 dB of the loudest moment count as that
+
+    Parameters
+    ----------
+    x
+        (b,t) sound
+    sample_rate : int
+
+    Returns
+    -------
+    (b,) dB, 0 … 60
+    """
     step = sample_rate//1000
     level = torch.nn.functional.pad(x, (5*step, 0)).unfold(1, step, step).square().mean(2)
     level = 10*(level/level.amax(1, keepdim=True).clamp(min=1e-12) + 1e-6).log10()
     return (level[:, 5:] - level[:, :-5]).amax(1)
+

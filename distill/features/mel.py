@@ -19,7 +19,25 @@ from ..core import UserError, make_generator
 # %% ../../nbs/200_features.mel.ipynb #1bf589fd
 @dataclass(frozen=True)
 class MelConfig:
-    "How sound becomes a mel spectrogram"
+    """How sound becomes a mel spectrogram
+
+    Parameters
+    ----------
+    sample_rate : int
+        Hz
+    n_fft : int
+        samples a window; a power of two
+    hop : int
+        samples between frames
+    n_mels : int
+        mel rows
+    f_min : float
+        Hz, lower edge of the lowest row
+    f_max : float
+        Hz, upper edge of the highest row
+    floor : float
+        magnitudes below this count as silence: 108 dB under a full-scale sine
+    """
     sample_rate: int = 48_000  # Hz
     n_fft: int = 2048          # samples a window; a power of two
     hop: int = 512             # samples between frames
@@ -53,13 +71,28 @@ class MelConfig:
         "Frames of a sound that long: the last one may be partly silence"
         return -(-samples//self.hop)
 
+
 # %% ../../nbs/200_features.mel.ipynb #4f1337c9
 def inverse_stft(
     s,          # (b,k,f) complex frames
     window,     # (n,) with n = 2(k − 1)
     hop: int,   # samples, at most n/4
 ):              # (b,f*hop)
-    "The sound whose windowed frames are nearest to `s`, as `torch.istft` finds it; differentiable"
+    """The sound whose windowed frames are nearest to `s`, as `torch.istft` finds it; differentiable
+
+    Parameters
+    ----------
+    s
+        (b,k,f) complex frames
+    window
+        (n,) with n = 2(k − 1)
+    hop : int
+        samples, at most n/4
+
+    Returns
+    -------
+    (b,f*hop)
+    """
     n, r = len(window), -(-len(window)//hop)
     rows = lambda x: nn.functional.pad(x, (0, r*hop - n)).unflatten(-1, (r, hop))
     x, sizes = rows(torch.fft.irfft(s.mT, n)*window), rows(window.square())
@@ -69,6 +102,7 @@ def inverse_stft(
     at, sizes = torch.arange(f + r - 1, device=y.device), nn.functional.pad(sizes.cumsum(0), (0, 0, 1, 0))
     size = sizes[at.clamp(max=r - 1) + 1] - sizes[(at - f + 1).clamp(min=0)]
     return (y/size.clamp(min=1e-9)).flatten(1)[:, n//2:n//2 + f*hop]
+
 
 # %% ../../nbs/200_features.mel.ipynb #6e91ecb0
 def _pseudo_inverse(bank): # (m,k) -> (k,m)
@@ -84,7 +118,19 @@ def times(
     matrix, # (r,c) sparse
     x,      # (b,c,f)
 ):          # (b,r,f)
-    "A sparse matrix times every picture of a batch; differentiable in these"
+    """A sparse matrix times every picture of a batch; differentiable in these
+
+    Parameters
+    ----------
+    matrix
+        (r,c) sparse
+    x
+        (b,c,f)
+
+    Returns
+    -------
+    (b,r,f)
+    """
     b, c, f = x.shape
     return (matrix @ x.transpose(0, 1).reshape(c, b*f)).view(len(matrix), b, f).transpose(0, 1)
 
@@ -130,6 +176,7 @@ class Mel(nn.Module):
         "The value of a silent cell"
         return math.log(self.cfg.floor)
 
+
 # %% ../../nbs/200_features.mel.ipynb #2dafdb16
 def plot_mel(
     mel,                          # (m,f) log mel
@@ -138,7 +185,23 @@ def plot_mel(
     title: str = '',
     span: float = 9.,             # nats shown below the loudest cell; 9 are 78 dB
 ):                                # the axis
-    "Draw a mel spectrogram with seconds and hertz on its axes"
+    """Draw a mel spectrogram with seconds and hertz on its axes
+
+    Parameters
+    ----------
+    mel
+        (m,f) log mel
+    cfg : MelConfig
+    ax
+        a matplotlib axis; None makes one
+    title : str
+    span : float
+        nats shown below the loudest cell; 9 are 78 dB
+
+    Returns
+    -------
+    the axis
+    """
     import matplotlib.pyplot as plt
     if ax is None: ax = plt.subplots(figsize=(4.5, 1.9), dpi=72, layout='constrained')[1]
     mel = torch.as_tensor(mel).detach().cpu()
@@ -151,6 +214,7 @@ def plot_mel(
     ax.set_yticks([row(hz) + .5 for hz in marks], [f'{hz/1000:g} kHz' if hz >= 1000 else f'{hz} Hz' for hz in marks])
     ax.set_xlabel('seconds'); ax.set_title(title, fontsize=9)
     return ax
+
 
 # %% ../../nbs/200_features.mel.ipynb #48bd85b6
 def _agree(mel, magnitude, n_iter, momentum, generator, known=None): # (b,k,f) -> (b,k,f) complex
@@ -175,7 +239,26 @@ def griffin_lim(
     seed: int = 0,           # of the first, random phases
     chunk: int = 512,        # frames worked on at a time, at least 32
 ):                           # (b,f*hop)
-    "Sound with these magnitudes, its phases found by going to and fro"
+    """Sound with these magnitudes, its phases found by going to and fro
+
+    Parameters
+    ----------
+    mel : Mel
+    magnitude
+        (b,k,f) Fourier magnitudes
+    n_iter : int
+        steps; 0 keeps the first guess
+    momentum : float
+        of Perraudin et al. 2013, 'A fast Griffin-Lim algorithm'; 0 is the original of 1984
+    seed : int
+        of the first, random phases
+    chunk : int
+        frames worked on at a time, at least 32
+
+    Returns
+    -------
+    (b,f*hop)
+    """
     g, hop, f = make_generator(seed), mel.cfg.hop, magnitude.shape[-1]
     out, known, lo = [], None, 0
     while True:
@@ -186,3 +269,4 @@ def griffin_lim(
         if hi == f: return torch.cat(out + [y], 1)
         out.append(y[:, :-12*hop])
         known, lo = phase[..., -16:-8], hi - 16                          # the last frames, which knew no future, are found anew
+

@@ -31,13 +31,32 @@ def _windows(mel, step, silence): # (m,f) -> (n,m,96)
 
 @dataclass(frozen=True)
 class Near:
-    "How near a sound is to a corpus"
+    """How near a sound is to a corpus
+
+    Parameters
+    ----------
+    distance : float
+        to the nearest sounds of the corpus, the mean over windows; 1 is the spread of the corpus
+    name : str
+        of the corpus file that is nearest to most windows
+    verdict : str
+        'a copy', 'near', or 'unlike the corpus'
+    """
     distance: float  # to the nearest sounds of the corpus, the mean over windows; 1 is the spread of the corpus
     name: str        # of the corpus file that is nearest to most windows
     verdict: str     # 'a copy', 'near', or 'unlike the corpus'
 
 class Nearness:
-    "What distances are usual in a corpus, and how far a sound is from it"
+    """What distances are usual in a corpus, and how far a sound is from it
+
+    Parameters
+    ----------
+    corpus : Corpus
+    mel : Mel | None
+        how pictures are made; None: the usual way
+    often : float
+        the share of the corpus's own sounds that would be called a copy, and of those called unlike it
+    """
     def __init__(self,
         corpus: Corpus,
         mel: Mel | None = None,  # how pictures are made; None: the usual way
@@ -74,7 +93,13 @@ class Nearness:
     def __call__(self,
         x,       # a `Sound`, or samples (t,) or (c,t) at 48 kHz
     ) -> Near:
-        "How near a sound is"
+        """How near a sound is
+
+        Parameters
+        ----------
+        x
+            a `Sound`, or samples (t,) or (c,t) at 48 kHz
+        """
         rate = x.rate if isinstance(x, Sound) else SAMPLE_RATE
         x = x.detach().cpu() if isinstance(x, torch.Tensor) else torch.from_numpy(np.array(x, 'float32'))
         distance, i = self._nearest(self._mel(resample(x.mean(0) if x.ndim == 2 else x, rate)))
@@ -84,6 +109,13 @@ class Nearness:
     def text(self,
         n: Near,   # as a call gave it
     ) -> str:
-        "A verdict in words, with the distances it goes by"
+        """A verdict in words, with the distances it goes by
+
+        Parameters
+        ----------
+        n : Near
+            as a call gave it
+        """
         found = f'{n.distance:.3g} from {n.name}' if n.name else 'it is silent'
         return f'{n.verdict} ({found}; copies are under {self.copy:.3g}, strangers over {self.unlike:.3g})'
+

@@ -19,7 +19,18 @@ _SETTINGS = ('sliders', 'seconds', 'vocoder', 'variation', 'density', 'width', '
 def presets(
     model,     # a loaded model, or a model file
 ) -> dict:     # name -> settings
-    "The presets of a model"
+    """The presets of a model
+
+    Parameters
+    ----------
+    model
+        a loaded model, or a model file
+
+    Returns
+    -------
+    dict
+        name -> settings
+    """
     if isinstance(model, LoadedModel): return dict(model.metadata.extra.get('presets', {}))
     return dict(read_card(model)['metadata'].get('presets', {}))
 
@@ -28,7 +39,16 @@ def save_preset(
     name: str,
     settings: dict,  # arguments of `generate`: sliders, seconds, density …
 ):
-    "Keep settings under a name, in place of what had it"
+    """Keep settings under a name, in place of what had it
+
+    Parameters
+    ----------
+    model
+        a loaded model, or a model file
+    name : str
+    settings : dict
+        arguments of `generate`: sliders, seconds, density …
+    """
     name = name.strip()
     if not 0 < len(name) <= 60 or not name.isprintable(): raise UserError(f'A preset cannot be called {name[:40]!r}: give a name of 1 to 60 letters.')
     if (unknown := settings.keys() - set(_SETTINGS)): raise UserError(f"A preset cannot hold {', '.join(sorted(unknown))}: it holds {', '.join(_SETTINGS)}.")
@@ -38,7 +58,19 @@ def preset(
     model,  # a loaded model, or a model file
     name: str,
 ) -> dict:  # its settings
-    "One preset of a model"
+    """One preset of a model
+
+    Parameters
+    ----------
+    model
+        a loaded model, or a model file
+    name : str
+
+    Returns
+    -------
+    dict
+        its settings
+    """
     have = presets(model)
     if name not in have: raise UserError(f"There is no preset {name!r}: this model has {', '.join(have) or 'none'}.")
     return have[name]
@@ -47,7 +79,15 @@ def delete_preset(
     model,  # a loaded model, or a model file
     name: str,
 ):
-    "Forget a preset"
+    """Forget a preset
+
+    Parameters
+    ----------
+    model
+        a loaded model, or a model file
+    name : str
+    """
     file = model.path if isinstance(model, LoadedModel) else model
     preset(file, name)
     put_extra(model, 'presets', {k: v for k, v in presets(file).items() if k != name})
+

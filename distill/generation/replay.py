@@ -48,7 +48,22 @@ def replay(
     models_dir=None,  # the library with its model; None: the usual one
     like=(),          # sounds that it began with, should they have moved
 ) -> Sound:           # the same samples again
-    "Make a sound again from what its file says of it; `UserError` when anything it needs is gone or has changed"
+    """Make a sound again from what its file says of it; `UserError` when anything it needs is gone or has changed
+
+    Parameters
+    ----------
+    file
+        a sound that distill made
+    models_dir
+        the library with its model; None: the usual one
+    like
+        sounds that it began with, should they have moved
+
+    Returns
+    -------
+    Sound
+        the same samples again
+    """
     tags = read_tags(file)
     if not {'seed', 'model_id', 'model_hash', 'seconds', 'vocoder'} <= tags.keys(): raise UserError(f'{file} does not say how it was made, so it cannot be made again.')
     others, made = like if isinstance(like, (list, tuple)) and not isinstance(like, str) else [like], tags.get('made', 'generate')
@@ -65,9 +80,22 @@ def differs(
     sound: Sound,
     file,         # of the same rate and length
 ) -> float:       # the largest difference, full scale is 1; 0: the same samples
-    "How far a sound is from a file, once it has been through the file's own format"
+    """How far a sound is from a file, once it has been through the file's own format
+
+    Parameters
+    ----------
+    sound : Sound
+    file
+        of the same rate and length
+
+    Returns
+    -------
+    float
+        the largest difference, full scale is 1; 0: the same samples
+    """
     file = Path(file)
     tmp = file.with_name(f'.{file.stem}.again{file.suffix}')
     try: ours, there = read_audio(save_sound(sound, tmp, file_bits(file)))[0], read_audio(file)[0]
     finally: tmp.unlink(missing_ok=True)
     return math.inf if ours.shape != there.shape else (ours - there).abs().max().item()
+

@@ -52,7 +52,18 @@ def _who(loaded): return dict(model=loaded.metadata.name, model_id=loaded.metada
 def model_hash(
     loaded,     # a model from `load_model`
 ) -> str:       # 16 hex digits
-    "What a model sounds like, as a name: equal for equal sounds, another when anything changes that is heard"
+    """What a model sounds like, as a name: equal for equal sounds, another when anything changes that is heard
+
+    Parameters
+    ----------
+    loaded
+        a model from `load_model`
+
+    Returns
+    -------
+    str
+        16 hex digits
+    """
     if not hasattr(loaded, '_hash'):
         h = hashlib.sha256(f'{loaded.spectrogram.cfg.key} {loaded.model.cfg}'.encode())
         parts = [loaded.model.state_dict(), loaded.analysis.to_dict() if loaded.analysis else {}, (loaded.vocoder_state or {}).get('state_dict', {})]
@@ -62,6 +73,7 @@ def model_hash(
                 h.update(k.encode() + (v.detach().cpu().contiguous().numpy().tobytes() if isinstance(v, torch.Tensor) else repr(v).encode()))
         loaded._hash = h.hexdigest()[:16]
     return loaded._hash
+
 
 # %% ../../nbs/700_generation.sounds.ipynb #88f3ac9e
 def _asked(seconds, like, variation, density):
@@ -86,7 +98,39 @@ def generate(
     azimuth: float | None = None,  # degrees around the head, for headphones: 0 ahead, 90 right, -90 left
     rate: int = SAMPLE_RATE,       # Hz of the result; it has round(seconds·rate) samples
 ):                                 # a `Sound`; with n > 1 a list of them
-    "New sounds from a model"
+    """New sounds from a model
+
+    Parameters
+    ----------
+    loaded
+        a model from `load_model`
+    sliders : dict | None
+        slider name → position −10 … 10; what is not named is drawn by the seed
+    seconds : float | None
+        length, up to ten minutes; None: as long as `like`, else as the sound lasts, up to 4
+    seed : int
+        the same seed gives the same samples on the same machine
+    vocoder : str
+        'auto', 'own', 'base' or 'griffin-lim'
+    like
+        a sound to vary: a path, a `Sound`, samples (t,) at 48 kHz or (samples, rate)
+    variation : float
+        how far from it: 0 is the sound through the model, 1 a draw as free as any
+    density : float | None
+        sounds a second, laid over one another; None: one after the other, as long as they are
+    n : int
+        how many sounds, of the seeds seed … seed + n − 1
+    width : float
+        0 is mono, 1 two sides that share nothing; the mono sum stays what it was
+    azimuth : float | None
+        degrees around the head, for headphones: 0 ahead, 90 right, -90 left
+    rate : int
+        Hz of the result; it has round(seconds·rate) samples
+
+    Returns
+    -------
+    a `Sound`; with n > 1 a list of them
+    """
     _check_space(width, azimuth, rate)
     if isinstance(n, bool) or not isinstance(n, int) or n < 1: raise UserError(f'{n} sounds cannot be made: give a number above 0.')
     like, samples, info = _asked(seconds, like, variation, density)
@@ -97,6 +141,7 @@ def generate(
         return _sound(loaded, mel, length, s, vocoder, space, info | dict(sliders=dict(sliders or {})))
     return one(seed) if n == 1 else [one(s) for s in range(seed, seed + n)]
 
+
 # %% ../../nbs/700_generation.sounds.ipynb #9a622acd
 @torch.no_grad()
 def reconstruct(
@@ -105,10 +150,28 @@ def reconstruct(
     vocoder: str = 'auto',  # 'auto', 'own', 'base' or 'griffin-lim'
     seed: int = 0,          # of what is chance in it: how its noise flickers
 ) -> Sound:                 # mono, 48 kHz, as long as `x`
-    "A sound through the mean latent of the VAE and the vocoder"
+    """A sound through the mean latent of the VAE and the vocoder
+
+    Parameters
+    ----------
+    loaded
+        a model from `load_model`
+    x
+        a path, a `Sound`, samples (t,) at 48 kHz or (samples, rate)
+    vocoder : str
+        'auto', 'own', 'base' or 'griffin-lim'
+    seed : int
+        of what is chance in it: how its noise flickers
+
+    Returns
+    -------
+    Sound
+        mono, 48 kHz, as long as `x`
+    """
     x = given(x)
     mel = mel_from(loaded, latent_of(loaded, x.samples), loaded.spectrogram.cfg.frames(len(x.samples)), seed)
     return _sound(loaded, mel, len(x.samples), seed, vocoder, _USUAL, dict(made='reconstruct', like=x.note()))
+
 
 # %% ../../nbs/700_generation.sounds.ipynb #04d328be
 @torch.no_grad()
@@ -124,7 +187,33 @@ def morph(
     azimuth: float | None = None,
     rate: int = SAMPLE_RATE,       # Hz of the result
 ):                                 # a `Sound`; for a list of positions a list of them
-    "Sounds between two sounds"
+    """Sounds between two sounds
+
+    Parameters
+    ----------
+    loaded
+        a model from `load_model`
+    a
+        the sound at position 0; given as `like` is
+    b
+        the sound at position 1
+    position
+        how far from the one to the other, 0 … 1; or a list of positions
+    seconds : float | None
+        length; None: between the lengths of the two
+    seed : int
+    vocoder : str
+        'auto', 'own', 'base' or 'griffin-lim'
+    width : float
+        as in `generate`
+    azimuth : float | None
+    rate : int
+        Hz of the result
+
+    Returns
+    -------
+    a `Sound`; for a list of positions a list of them
+    """
     _check_space(width, azimuth, rate)
     a, b = given(a), given(b)
     za, zb = (latent_of(loaded, x.samples) for x in (a, b))
@@ -142,6 +231,7 @@ def morph(
         return _sound(loaded, mel, samples, seed, vocoder, space, dict(made='morph', a=a.note(), b=b.note(), position=p))
     return [one(p) for p in position] if isinstance(position, (list, tuple)) else one(position)
 
+
 # %% ../../nbs/700_generation.sounds.ipynb #1c075d37
 @torch.no_grad()
 def blend(
@@ -157,7 +247,26 @@ def blend(
     azimuth: float | None = None,
     rate: int = SAMPLE_RATE,
 ) -> Sound:
-    "One sound that several models draw together"
+    """One sound that several models draw together
+
+    Parameters
+    ----------
+    models : list
+        of (loaded model, weight)
+    sliders : dict | None
+        slider name → position −10 … 10; each goes to the models that have it
+    seconds : float | None
+        and all else as in `generate`
+    seed : int
+    vocoder : str
+        'auto', 'own', 'base' or 'griffin-lim', of the model with the most weight
+    like
+    variation : float
+    density : float | None
+    width : float
+    azimuth : float | None
+    rate : int
+    """
     _check_space(width, azimuth, rate)
     models, sliders = list(models), sliders or {}
     weights = [w for _, w in models]
@@ -178,6 +287,7 @@ def blend(
     info |= dict(made='blend', sliders=dict(sliders), models=[dict(_who(m), weight=w) for m, w in models])
     return _sound(main, 2*root.log().to(main.device), samples, seed, vocoder, dict(width=width, azimuth=azimuth, rate=rate), info)
 
+
 # %% ../../nbs/700_generation.sounds.ipynb #cb24ee2a
 BITS = {16: 'PCM_16', 24: 'PCM_24', 32: 'FLOAT'}
 
@@ -196,9 +306,19 @@ def save_sound(
     path,                     # .wav, .flac, .ogg or .mp3
     bits: int | None = None,  # 16, 24 or 32 (floating point, wav only); None: 24, and what ogg and mp3 do by themselves
 ) -> Path:
-    "Write a sound with the tags from which it can be made again"
+    """Write a sound with the tags from which it can be made again
+
+    Parameters
+    ----------
+    sound : Sound
+    path
+        .wav, .flac, .ogg or .mp3
+    bits : int | None
+        16, 24 or 32 (floating point, wav only); None: 24, and what ogg and mp3 do by themselves
+    """
     path = Path(path)
     check_bits(path, bits)
     info = dict(sound.info)
     title = info.pop('name', None) or path.stem
     return write_audio(path, sound.samples, sound.rate, dict(info, title=title, software=f'distill {__version__}'), bits and BITS[bits])
+

@@ -33,7 +33,21 @@ def beginnings(
     g,                # a `torch.Generator`
     at=None,          # (n,) the windows to begin near; None: they are drawn
 ):                    # (n,k)
-    "Windows near the corpus's beginnings"
+    """Windows near the corpus's beginnings
+
+    Parameters
+    ----------
+    a : LatentAnalysis
+    n : int
+    g
+        a `torch.Generator`
+    at
+        (n,) the windows to begin near; None: they are drawn
+
+    Returns
+    -------
+    (n,k)
+    """
     if at is None: at = torch.multinomial(a.start, n, True, generator=g)
     return a.states[at] + torch.randn(n, a.states.shape[1], generator=g) @ _moves(a).T
 
@@ -50,7 +64,23 @@ def draw_latent(
     seed: int = 0,
     once: bool = False,      # end with the first sound
 ):                           # (1,z,steps), or as many as the sound has
-    "A latent that moves as the corpus moves"
+    """A latent that moves as the corpus moves
+
+    Parameters
+    ----------
+    a : LatentAnalysis
+    steps : int
+        latent steps wanted
+    positions : dict | None
+        slider name → position −10 … 10; the others are drawn
+    seed : int
+    once : bool
+        end with the first sound
+
+    Returns
+    -------
+    (1,z,steps), or as many as the sound has
+    """
     begin = lambda at=None: a.moved(beginnings(a, 1, g, at), positions or {})[0]
     g, w, h = make_generator(seed), a.steps, a.steps//2
     out = a.rest[:, None].repeat(1, steps + 2*w)
@@ -69,6 +99,7 @@ def draw_latent(
             s, fresh = begin(), True
     return out[None, :, :steps]
 
+
 # %% ../../nbs/510_latent.sampling.ipynb #b3d952c9
 def _padded(a, z, steps): # (1,z,any) -> (1,z,steps)
     "A latent of that length, silence after its end"
@@ -83,7 +114,20 @@ def move_latent(
     z,                # (1,z,steps)
     positions: dict,  # slider name → position
 ):                    # (1,z,as many or more)
-    "A latent whose sliders stand where they are set"
+    """A latent whose sliders stand where they are set
+
+    Parameters
+    ----------
+    a : LatentAnalysis
+    z
+        (1,z,steps)
+    positions : dict
+        slider name → position
+
+    Returns
+    -------
+    (1,z,as many or more)
+    """
     if not positions: return z
     now, h = _first_state(a, z), a.steps//2
     pattern = (a.windows(a.moved(now, positions)) - a.windows(now))[0]            # what is added to a window
@@ -95,6 +139,7 @@ def move_latent(
         if at: add[:, at:at + h] = keep + fade*pattern[:, :h]
     return _padded(a, z, max(z.shape[2], add.shape[1])) + torch.nn.functional.pad(add, (0, max(0, z.shape[2] - add.shape[1])))
 
+
 # %% ../../nbs/510_latent.sampling.ipynb #4d0622a7
 def vary_latent(
     a: LatentAnalysis,
@@ -103,7 +148,23 @@ def vary_latent(
     positions: dict,   # sliders, for what is drawn
     seed: int,
 ):                     # (1,z,steps)
-    "A latent on the way from `z` to a draw near it"
+    """A latent on the way from `z` to a draw near it
+
+    Parameters
+    ----------
+    a : LatentAnalysis
+    z
+        (1,z,steps)
+    variation : float
+        0 … 1
+    positions : dict
+        sliders, for what is drawn
+    seed : int
+
+    Returns
+    -------
+    (1,z,steps)
+    """
     if not variation: return z
     far = (a.states - _first_state(a, z)).square().sum(1)
     far[a.start == 0] = torch.inf
@@ -111,3 +172,4 @@ def vary_latent(
     start = torch.zeros_like(a.start).index_copy(0, near, a.start[near])
     drawn = draw_latent(replace(a, start=start), z.shape[2], positions, seed)
     return drawn if variation == 1 else z + variation*(drawn - z)
+

@@ -243,7 +243,24 @@ def name_sliders(
     seed: int = 0,           # of the sounds that are tried
     least: float = .6,       # Spearman correlation a name must earn
 ) -> LatentAnalysis:         # the same number of sliders: named ones first, then 'other 1' …
-    "Give an analysis sliders that do what they are called after"
+    """Give an analysis sliders that do what they are called after
+
+    Parameters
+    ----------
+    model : ConvVAE
+    mel : Mel
+    a : LatentAnalysis
+        from `analyze`
+    seed : int
+        of the sounds that are tried
+    least : float
+        Spearman correlation a name must earn
+
+    Returns
+    -------
+    LatentAnalysis
+        the same number of sliders: named ones first, then 'other 1' …
+    """
     most, total = len(a.sliders), a.spread[0].item()**2/max(a.sliders[0].share, 1e-12)
     weight = torch.cat([torch.full((c,), 1/c) for c in a.counts])/len(a.counts)
     search = _Search(_Instrument(model, mel, a), weight, make_generator(seed))
@@ -257,3 +274,4 @@ def name_sliders(
     for n, axis in enumerate(_rest(a, slopes, most - len(s))):
         sliders.append(Slider(f'other {n + 1}', axis, a.spread[axis].item()**2/total, _positions(a.states[:, axis], weight)))
     return replace(a, sliders=tuple(sliders), meaning={k: v.contiguous() for k, v in search.only(s).items()} if s else None)
+

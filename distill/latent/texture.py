@@ -48,8 +48,14 @@ def flicker(
     frames: int,
     seed: int = 0,
 ):               # (m,frames) nats
-    "How noise trembles around its mean in a picture"
+    """How noise trembles around its mean in a picture
+
+    Returns
+    -------
+    (m,frames) nats
+    """
     return _noise(mel, frames, seed) - _usual(mel.cfg)[0][:, None]
+
 
 # %% ../../nbs/520_latent.texture.ipynb #e9eb6ff5
 BANDS, _WITHIN, _STEEPEST = 12, 6.9, 2.   # bands of rows; nats below the loudest cell that count; a step counts as at most so many nats
@@ -65,7 +71,23 @@ def missing(
     n: int,     # windows
     frames: int,# in a window; they overlap by half
 ):              # (n,12) shares, 0 … 1
-    "How much of noise's flicker is in each window of a sound and not in what the decoder draws of it"
+    """How much of noise's flicker is in each window of a sound and not in what the decoder draws of it
+
+    Parameters
+    ----------
+    model : ConvVAE
+    mel : Mel
+    m
+        (m,f) log mel of a sound
+    n : int
+        windows
+    frames : int
+        in a window; they overlap by half
+
+    Returns
+    -------
+    (n,12) shares, 0 … 1
+    """
     m = m.to(model.mean.device)
     off = m - model.decode(model.encode(m[None])[0])[0, :, :m.shape[1]]
     counts = ((m > m.max() - _WITHIN) & (m > mel.silence + .3)).float()
@@ -84,9 +106,23 @@ def measured(
     mel: Mel,
     mels: list,  # the corpus: those that were analysed
 ):               # (n,12)
-    "The flicker of an analysis's windows"
+    """The flicker of an analysis's windows
+
+    Parameters
+    ----------
+    a : LatentAnalysis
+    model : ConvVAE
+    mel : Mel
+    mels : list
+        the corpus: those that were analysed
+
+    Returns
+    -------
+    (n,12)
+    """
     frames = a.steps*model.cfg.stride
     return torch.cat([missing(model, mel, m, n, frames) for m, n in zip(mels, a.counts, strict=True)])
+
 
 # %% ../../nbs/520_latent.texture.ipynb #d7b998a5
 def _shares(a, z): # (b,z,steps) -> (b,n,12)
@@ -105,7 +141,22 @@ def flickering(
     z,                 # (b,z,steps)
     seed: int,
 ):                     # (b,m,f)
-    "Pictures that tremble as the corpus does, all by the same noise"
+    """Pictures that tremble as the corpus does, all by the same noise
+
+    Parameters
+    ----------
+    loaded
+        a model from `load_model`
+    picture
+        (b,m,f) log mels, drawn from `z`
+    z
+        (b,z,steps)
+    seed : int
+
+    Returns
+    -------
+    (b,m,f)
+    """
     a, mel = loaded.analysis, loaded.spectrogram
     if a is None or a.flicker is None: return picture
     rows, frames = picture.shape[1:]
@@ -117,6 +168,7 @@ def flickering(
     g = F.interpolate(g, size=rows, mode='linear').mT.to(picture.device)
     trembling = picture + g*flicker(mel, frames, seed).to(picture.device)
     return torch.where(picture > mel.silence + .2, trembling, picture).clamp(min=mel.silence)
+
 
 # %% ../../nbs/520_latent.texture.ipynb #309676b6
 _BLUR, _MOST, _TRIED = 1.5, 2., 128   # rows that a blur reaches; by how much relief is raised, at most; draws that are looked at
@@ -151,7 +203,20 @@ def relief(
     mel: Mel,
     mels: list,  # the corpus
 ):               # (12,) factors, 1 … 2
-    "How much too flat draws are, band by band"
+    """How much too flat draws are, band by band
+
+    Parameters
+    ----------
+    a : LatentAnalysis
+    model : ConvVAE
+    mel : Mel
+    mels : list
+        the corpus
+
+    Returns
+    -------
+    (12,) factors, 1 … 2
+    """
     drawn, factors = model.decode(a.windows(beginnings(a, _TRIED, make_generator(0))).to(model.mean.device)), torch.ones(BANDS)
     wanted = _lasting(mels, model, mel).clamp(min=0)
     for _ in range(3):                                                             # what is raised is not all of what is measured
@@ -165,7 +230,21 @@ def standing_out(
     picture,            # (b,m,f) log mels
     drawn: float = 1.,  # how far they are from any sound that was given, 0 … 1: that much of what is missing is made good
 ):                      # (b,m,f)
-    "Pictures whose partials stand out as they do in the corpus"
+    """Pictures whose partials stand out as they do in the corpus
+
+    Parameters
+    ----------
+    loaded
+        a model from `load_model`
+    picture
+        (b,m,f) log mels
+    drawn : float
+        how far they are from any sound that was given, 0 … 1: that much of what is missing is made good
+
+    Returns
+    -------
+    (b,m,f)
+    """
     a = loaded.analysis
     return picture if a is None or a.relief is None or not drawn else _raised(picture, a.relief**drawn, loaded.model, loaded.spectrogram.silence)
 
@@ -175,5 +254,15 @@ def completed(
     mel: Mel,
     mels: list,  # the corpus: those that were analysed
 ) -> LatentAnalysis:
-    "An analysis that knows its flicker and its relief"
+    """An analysis that knows its flicker and its relief
+
+    Parameters
+    ----------
+    a : LatentAnalysis
+    model : ConvVAE
+    mel : Mel
+    mels : list
+        the corpus: those that were analysed
+    """
     return replace(a, flicker=measured(a, model, mel, mels), relief=relief(a, model, mel, mels))
+

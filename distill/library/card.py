@@ -55,7 +55,15 @@ def check_envelope(
     d,     # a model's contents, or its card
     path,  # the file, for the message
 ):
-    "Raise unless `d` says that it is a model of ours, of a version we read"
+    """Raise unless `d` says that it is a model of ours, of a version we read
+
+    Parameters
+    ----------
+    d
+        a model's contents, or its card
+    path
+        the file, for the message
+    """
     if not isinstance(d, dict): raise ModelFileError(path, 'it holds no dict')
     if d.get('format') == 'distill_model': raise OldModelFile(path, 'v1')
     if d.get('format') != MODEL_FORMAT_MARKER: raise ModelFileError(path, f'its marker is not {MODEL_FORMAT_MARKER!r}')
@@ -63,11 +71,18 @@ def check_envelope(
     if type(v) is not int or v < 1: raise ModelFileError(path, 'its version is not a number')
     if v > SAVED_MODEL_VERSION: raise NewerModelFile(path, v)
 
+
 # %% ../../nbs/610_library.card.ipynb #3797768b
 def is_v1(
     f,        # a binary file
 ) -> bool:
-    "Whether a zip of `torch.save` carries the first generation's marker; nothing is unpickled"
+    """Whether a zip of `torch.save` carries the first generation's marker; nothing is unpickled
+
+    Parameters
+    ----------
+    f
+        a binary file
+    """
     f.seek(0)
     head = f.read(30)
     if len(head) < 30 or head[:4] != b'PK\3\4': return False
@@ -80,6 +95,7 @@ def is_v1(
             before = arg
     except Exception: pass  # whatever this is, it is not a pickle
     return False
+
 
 # %% ../../nbs/610_library.card.ipynb #22f641ac
 MAX_RECORDS, MAX_CARD = 20_000, 1 << 20  # records in a file, bytes of a card
@@ -115,7 +131,17 @@ def _check_records(z, size, path):
 def open_archive(
     path,  # a model file
 ):         # yields (the zip, its top folder, the open file)
-    "The records of a model file once its directory has been found honest; what is wrong with it is a `ModelFileError`"
+    """The records of a model file once its directory has been found honest; what is wrong with it is a `ModelFileError`
+
+    Parameters
+    ----------
+    path
+        a model file
+
+    Returns
+    -------
+    yields (the zip, its top folder, the open file)
+    """
     with _open_file(path) as f:
         if is_v1(f): raise OldModelFile(path, 'v1')
         try:
@@ -133,13 +159,25 @@ def _open_file(path):
     except FileNotFoundError: raise MissingFile(f'There is no model file {path}: check the name, or see `distill model list`.') from None
     except OSError as e: raise ModelFileError(path, f'it cannot be read: {e.strerror or e}') from e
 
+
 # %% ../../nbs/610_library.card.ipynb #53617139
 def _no_constant(x): raise ValueError(f'{x} is not JSON')
 
 def read_card(
     path,     # a model file
 ) -> dict:    # format, version, metadata, vocoder, sizes, library_version
-    "What a model file says of itself, without opening its weights"
+    """What a model file says of itself, without opening its weights
+
+    Parameters
+    ----------
+    path
+        a model file
+
+    Returns
+    -------
+    dict
+        format, version, metadata, vocoder, sizes, library_version
+    """
     with open_archive(path) as (z, top, f): return card_in(z, top, path)
 
 def card_in(z, top, path):
@@ -152,19 +190,51 @@ def card_in(z, top, path):
     check_envelope(card, path)
     return card
 
+
 # %% ../../nbs/610_library.card.ipynb #f14588de
 def make_card(
     metadata: ModelMetadata,
     vocoder: VocoderInfo | None = None,
     sizes: dict | None = None,           # parameters, latent_dim, …: whole numbers
 ) -> dict:                               # ready for `json.dumps`
-    "The card of a model"
+    """The card of a model
+
+    Parameters
+    ----------
+    metadata : ModelMetadata
+    vocoder : VocoderInfo | None
+    sizes : dict | None
+        parameters, latent_dim, …: whole numbers
+
+    Returns
+    -------
+    dict
+        ready for `json.dumps`
+    """
     return dict(format=MODEL_FORMAT_MARKER, version=SAVED_MODEL_VERSION, metadata=metadata.to_dict(),
                 vocoder=vocoder and {k: v for k, v in asdict(vocoder).items() if v is not None or k not in ('held_out', 'griffin_lim')}, sizes=sizes or {}, library_version=__version__)
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class ModelEntry(ModelMetadata):
-    "A model in a library: its metadata, and the facts of its file"
+    """A model in a library: its metadata, and the facts of its file
+
+    Parameters
+    ----------
+    path : Path
+        where it is
+    size : int
+        bytes
+    modified : datetime
+        UTC
+    vocoder : VocoderInfo | None
+        the one it carries
+    version : int
+        of the format
+    library_version : str
+        that wrote it
+    sizes : dict
+        of its nets: parameters, latent_dim, …
+    """
     path: Path                          # where it is
     size: int                           # bytes
     modified: datetime                  # UTC
@@ -232,7 +302,18 @@ class ModelEntry(ModelMetadata):
 def previews_folder(
     path,      # a model file
 ) -> Path:     # in the folder `previews` beside it, under its name
-    "Where the trainings of a model write what can be heard meanwhile"
+    """Where the trainings of a model write what can be heard meanwhile
+
+    Parameters
+    ----------
+    path
+        a model file
+
+    Returns
+    -------
+    Path
+        in the folder `previews` beside it, under its name
+    """
     return Path(path).parent/'previews'/Path(path).stem
 
 
@@ -240,7 +321,18 @@ def previews_folder(
 def file_stem(
     name: str,  # a model's name
 ) -> str:       # a file name without extension
-    "A file name made from a model's name"
+    """A file name made from a model's name
+
+    Parameters
+    ----------
+    name : str
+        a model's name
+
+    Returns
+    -------
+    str
+        a file name without extension
+    """
     s = re.sub(r'[^\w.-]+', '_', unicodedata.normalize('NFC', name)).strip('._')
     s = s.encode()[:100].decode(errors='ignore')
     return f'{s}_' if re.fullmatch(r'(?i)con|prn|aux|nul|com\d|lpt\d', s) else s or 'model'
@@ -249,10 +341,22 @@ def free_names(
     folder,     # where a file is wanted
     stem: str,
 ):              # yields paths, for ever
-    "Paths for a model file that are free at this moment: `stem`, then `stem_1`, `stem_2` …"
+    """Paths for a model file that are free at this moment: `stem`, then `stem_1`, `stem_2` …
+
+    Parameters
+    ----------
+    folder
+        where a file is wanted
+    stem : str
+
+    Returns
+    -------
+    yields paths, for ever
+    """
     for n in count():
         p = Path(folder)/f"{stem}{f'_{n}' if n else ''}{MODEL_FILE_EXTENSION}"
         if not os.path.lexists(p): yield p
+
 
 # %% ../../nbs/610_library.card.ipynb #2b84619e
 _BADGE = '<span style="background:{};color:{};border-radius:9px;padding:1px 9px;font-size:85%">{}</span>'
@@ -262,7 +366,13 @@ _COLOURS = dict(hifigan_v2=('#d1fae5', '#065f46'), fourier=('#dbeafe', '#1e3a8a'
 def vocoder_badge(
     v: VocoderInfo | None,
 ) -> str:                   # HTML; '' when there is none
-    "A vocoder as a coloured badge"
+    """A vocoder as a coloured badge
+
+    Returns
+    -------
+    str
+        HTML; '' when there is none
+    """
     return v and _BADGE.format(*_COLOURS.get(v.type, ('#f3f4f6', '#374151')), html.escape(vocoder_text(v, short=True))) or ''
 
 

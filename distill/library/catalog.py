@@ -95,7 +95,17 @@ def _scan(folder):
 # %% ../../nbs/620_library.catalog.ipynb #bd530d49
 @dataclass
 class Repair:
-    "What `repair_index` found"
+    """What `repair_index` found
+
+    Parameters
+    ----------
+    added : list
+        files the index did not know, or knew otherwise
+    removed : list
+        files it knew that are gone
+    unreadable : dict
+        file -> why
+    """
     added: list       # files the index did not know, or knew otherwise
     removed: list     # files it knew that are gone
     unreadable: dict  # file -> why
@@ -105,7 +115,13 @@ class Repair:
         return f"{n(self.added, 'added')}, {n(self.removed, 'removed')}, {n(self.unreadable, 'unreadable')}"
 
 class ModelLibrary:
-    "The models in a folder; the files are the truth, `library.db` beside them a cache"
+    """The models in a folder; the files are the truth, `library.db` beside them a cache
+
+    Parameters
+    ----------
+    models_dir
+        the folder; made when the first model is saved
+    """
     def __init__(self,
         models_dir,  # the folder; made when the first model is saved
     ):
@@ -226,7 +242,22 @@ class ModelLibrary:
         tags=(),         # each must be one of the model's
         vocoder=None,    # True: has one; False: has none; 'hifigan_v2' or 'fourier': has that
     ) -> list:           # of `ModelEntry`, newest first
-        "The models that fit"
+        """The models that fit
+
+        Parameters
+        ----------
+        text : str
+            words; each must be in the name, description, tags, corpus or id, in any case
+        tags
+            each must be one of the model's
+        vocoder
+            True: has one; False: has none; 'hifigan_v2' or 'fourier': has that
+
+        Returns
+        -------
+        list
+            of `ModelEntry`, newest first
+        """
         tags = [tags] if isinstance(tags, str) else tags
         where = [('instr(text, ?) > 0', _fold(w)) for w in text.split()] + [('instr(tags, ?) > 0', f'\n{_fold(t)}\n') for t in tags]
         if isinstance(vocoder, str): where.append(('vocoder = ?', vocoder))
@@ -250,7 +281,18 @@ class ModelLibrary:
     def get(self,
         ref,           # id, unique beginning of one (4 letters or more), name, unique part of one, or path
     ) -> ModelEntry:   # the only one that fits
-        "One model; `UnknownModel` or `AmbiguousModel` when the reference does not name exactly one"
+        """One model; `UnknownModel` or `AmbiguousModel` when the reference does not name exactly one
+
+        Parameters
+        ----------
+        ref
+            id, unique beginning of one (4 letters or more), name, unique part of one, or path
+
+        Returns
+        -------
+        ModelEntry
+            the only one that fits
+        """
         found = self._find(ref)
         if len(found) == 1: return found[0]
         if found:
@@ -265,7 +307,20 @@ class ModelLibrary:
         ref,                  # as for `get`
         purge: bool = False,  # really, not into the trash
     ) -> ModelEntry:          # what was deleted
-        "Move a model to the trash, or remove it for good"
+        """Move a model to the trash, or remove it for good
+
+        Parameters
+        ----------
+        ref
+            as for `get`
+        purge : bool
+            really, not into the trash
+
+        Returns
+        -------
+        ModelEntry
+            what was deleted
+        """
         e = self.get(ref)
         if e.path.parent.resolve() != self.folder.resolve(): raise UserError(f'{e.path} is not in the library {self.folder}: delete the file itself.')
         try:
@@ -281,7 +336,18 @@ class ModelLibrary:
     def restore(self,
         ref,          # as for `get`, in the trash
     ) -> ModelEntry:  # as it is in the library again
-        "Take a model out of the trash"
+        """Take a model out of the trash
+
+        Parameters
+        ----------
+        ref
+            as for `get`, in the trash
+
+        Returns
+        -------
+        ModelEntry
+            as it is in the library again
+        """
         e = self.trash.get(ref)
         stem = re.sub(r'~[0-9a-f]{12}$', '', e.path.stem)
         mine = _trash_name(e.path.parent, stem)
@@ -297,7 +363,18 @@ class ModelLibrary:
     def purge(self,
         ref=None,  # as for `get`, in the trash; None: everything
     ) -> int:      # how many files are gone for good
-        "Empty the trash, or remove one model from it"
+        """Empty the trash, or remove one model from it
+
+        Parameters
+        ----------
+        ref
+            as for `get`, in the trash; None: everything
+
+        Returns
+        -------
+        int
+            how many files are gone for good
+        """
         trash = self.trash
         gone = [trash.get(ref)] if ref is not None else list(trash)
         for e in gone: trash.delete(e, purge=True)
@@ -306,7 +383,12 @@ class ModelLibrary:
     def compare(self,
         a, b,  # as for `get`
     ):         # DataFrame, one row for each field that differs
-        "Two models side by side"
+        """Two models side by side
+
+        Returns
+        -------
+        DataFrame, one row for each field that differs
+        """
         import pandas as pd
         a, b = self.get(a), self.get(b)
         return pd.DataFrame(differences(a, b).values(), index=list(differences(a, b)), columns=[a.name, b.name], dtype=object)
@@ -314,7 +396,18 @@ class ModelLibrary:
     def card(self,
         ref,           # as for `get`
     ) -> ModelEntry:   # which shows itself as a card in a notebook
-        "A model's card"
+        """A model's card
+
+        Parameters
+        ----------
+        ref
+            as for `get`
+
+        Returns
+        -------
+        ModelEntry
+            which shows itself as a card in a notebook
+        """
         return self.get(ref)
 
     def __repr__(self): return f'ModelLibrary({self.folder.name}): {counted(len(self), "model")}'
@@ -351,7 +444,13 @@ def _stamp(folder):
 def note_file(
     path,  # a model file just written, moved or removed
 ):
-    "Bring one row of the index up to date; as the index is a cache, trouble with it can wait for the next opening"
+    """Bring one row of the index up to date; as the index is a cache, trouble with it can wait for the next opening
+
+    Parameters
+    ----------
+    path
+        a model file just written, moved or removed
+    """
     path = Path(path)
     index = _Index(path.parent)
     with contextlib.suppress(sqlite3.Error):
@@ -371,10 +470,22 @@ def _scan_one(path):
 def repair_index(
     models_dir,  # a library's folder
 ) -> Repair:     # what was added, removed and unreadable
-    "Rebuild the index of a library from its files"
+    """Rebuild the index of a library from its files
+
+    Parameters
+    ----------
+    models_dir
+        a library's folder
+
+    Returns
+    -------
+    Repair
+        what was added, removed and unreadable
+    """
     lib = ModelLibrary(models_dir)
     a, b = lib.opened, lib.repair_index()
     return Repair(sorted({*a.added, *b.added}), sorted({*a.removed, *b.removed}), b.unreadable)
+
 
 # %% ../../nbs/620_library.catalog.ipynb #3e816034
 class UnknownModel(MissingFile):
@@ -388,7 +499,13 @@ class AmbiguousModel(UserError):
 def refuse_old_name(
     ref,  # what the user gave for a model
 ):
-    "Raise if it is called `something.distill`, as models of the first generation were"
+    """Raise if it is called `something.distill`, as models of the first generation were
+
+    Parameters
+    ----------
+    ref
+        what the user gave for a model
+    """
     if str(ref).endswith('.distill'): raise OldModelName(ref, 'v1')
 
 
@@ -448,7 +565,13 @@ def differences(
     a: ModelEntry,
     b: ModelEntry,
 ) -> dict:         # field -> (value in `a`, value in `b`), flat, only what differs
-    "What two models differ in"
+    """What two models differ in
+
+    Returns
+    -------
+    dict
+        field -> (value in `a`, value in `b`), flat, only what differs
+    """
     flat = lambda e: {**{k: v for k, v in e.to_dict().items() if k not in ('sizes', 'vocoder', 'report')}, 'vocoder': vocoder_text(e.vocoder), **e.sizes, **facts_of(e.extra)}
     x, y = flat(a), flat(b)
     return {k: (x.get(k), y.get(k)) for k in {**x, **y} if x.get(k) != y.get(k)}

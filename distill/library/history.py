@@ -24,7 +24,15 @@ HISTORY_LIMIT = 10**9   # bytes
 _TABLE = 'file size mtime_ns text tags'.split()
 
 class History:
-    "The takes that were made with the models of a library"
+    """The takes that were made with the models of a library
+
+    Parameters
+    ----------
+    models_dir
+        the library's folder; None: the usual one
+    limit : int
+        bytes; the oldest takes that were not kept make room
+    """
     def __init__(self,
         models_dir=None,             # the library's folder; None: the usual one
         limit: int = HISTORY_LIMIT,  # bytes; the oldest takes that were not kept make room
@@ -92,7 +100,20 @@ class History:
         sound: Sound,        # as `generate` gave it
         keep: bool = False,  # whether it stays when room is made
     ) -> Path:               # its file
-        "Put a take into the history, whole or not at all"
+        """Put a take into the history, whole or not at all
+
+        Parameters
+        ----------
+        sound : Sound
+            as `generate` gave it
+        keep : bool
+            whether it stays when room is made
+
+        Returns
+        -------
+        Path
+            its file
+        """
         now = datetime.now(timezone.utc)
         stem = f"{now:%Y%m%dT%H%M%S%f}-{file_stem(str(sound.info.get('model', 'sound')))[:60]}-{sound.info.get('seed', 0)}"
         folder = self.folder/('kept' if keep else '')
@@ -106,7 +127,18 @@ class History:
     def make_room(self,
         but=None,  # a take that stays
     ) -> list:     # files that were removed
-        "Remove the oldest takes that were not kept until the history is within its limit; `note` says what was done"
+        """Remove the oldest takes that were not kept until the history is within its limit; `note` says what was done
+
+        Parameters
+        ----------
+        but
+            a take that stays
+
+        Returns
+        -------
+        list
+            files that were removed
+        """
         files, gone, room = self._scan(), [], 0
         over = sum(s for s, _ in files.values()) - self.limit
         for f in sorted(f for f in files if '/' not in f):                      # names begin with the time
@@ -123,7 +155,15 @@ class History:
         text: str = '',            # words; each must be in the model's name or id, the sliders' names or the given sound's name
         kept: bool | None = None,  # only those that were kept, or were not
     ):
-        "A DataFrame, one row a take, the newest first; its index is the take's name"
+        """A DataFrame, one row a take, the newest first; its index is the take's name
+
+        Parameters
+        ----------
+        text : str
+            words; each must be in the model's name or id, the sliders' names or the given sound's name
+        kept : bool | None
+            only those that were kept, or were not
+        """
         import pandas as pd
         with self._index() as db:
             words = text.casefold().split()
@@ -140,7 +180,13 @@ class History:
     def path(self,
         take,      # a take's name, an unambiguous beginning of it, or its file
     ) -> Path:
-        "The file of one take"
+        """The file of one take
+
+        Parameters
+        ----------
+        take
+            a take's name, an unambiguous beginning of it, or its file
+        """
         files = {Path(f).stem: self.folder/f for f in self._scan()}
         name = Path(take).stem if str(take).endswith('.flac') else str(take)
         found = [name] if name in files else [k for k in files if name and k.startswith(name)]
@@ -160,7 +206,20 @@ class History:
         take,               # as for `path`
         keep: bool = True,  # False: it may go again
     ) -> Path:              # where it is now
-        "Let a take stay when room is made"
+        """Let a take stay when room is made
+
+        Parameters
+        ----------
+        take
+            as for `path`
+        keep : bool
+            False: it may go again
+
+        Returns
+        -------
+        Path
+            where it is now
+        """
         old = self.path(take)
         new = self.folder/('kept' if keep else '')/old.name
         if old != new:
@@ -191,7 +250,18 @@ TAKE_COLUMNS = 'Created', 'Model', 'Seed', 'Seconds', 'How', 'File'
 def take_cells(
     takes,  # as `History.df` gives them
 ) -> list:  # of lists, each a row
-    "Takes in a table for people, as texts under `TAKE_COLUMNS`; files that were kept lie in `kept`"
+    """Takes in a table for people, as texts under `TAKE_COLUMNS`; files that were kept lie in `kept`
+
+    Parameters
+    ----------
+    takes
+        as `History.df` gives them
+
+    Returns
+    -------
+    list
+        of lists, each a row
+    """
     known = takes.astype(object).where(takes.notna(), '')
     return [[str(t.created)[:16], t.model, str(t.seed), f'{t.seconds or 0:.4g}', ', '.join([t.made]*(t.made != 'generate') + [f'{k} {v:g}' for k, v in t.sliders.items()]),
              'kept/'*t.kept + t.path.name] for t in known.itertuples()]

@@ -23,7 +23,29 @@ _CORRECTIONS = 2   # of the mel, at the end
 
 @dataclass(frozen=True)
 class FourierConfig:
-    "Everything a `Fourier` is built from, besides the mel settings"
+    """Everything a `Fourier` is built from, besides the mel settings
+
+    Parameters
+    ----------
+    n_mels : int
+        mel rows
+    n_fft : int
+        samples in a Fourier window
+    width : int
+        channels of the net
+    blocks : int
+        ConvNeXt blocks; 0: no net, nothing to train
+    widen : int
+        how many times wider each block is inside
+    low : int
+        steps of Griffin and Lim's among the lowest eighth of the bins, before the net
+    steps : int
+        of Griffin and Lim's among all of them, after the net
+    mean : tuple
+        mean of each mel row over the corpus; () is all 0
+    std : tuple
+        spread of each mel row over the corpus; () is all 1
+    """
     n_mels: int = 168   # mel rows
     n_fft: int = 2048   # samples in a Fourier window
     width: int = 192    # channels of the net
@@ -51,13 +73,27 @@ class FourierConfig:
         "Frames on each side of a frame that its samples depend on, their phases given; a step or a correction reaches three frames each way"
         return (3*(self.blocks + 1) if self.blocks else 0) + 3*(self.steps + _CORRECTIONS + 1)
 
+
 # %% ../../nbs/320_models.fourier.ipynb #0e202d3f
 def scaled(
     mel: Mel,
     magnitude,  # (b,k,f)
     want,       # (b,m,f) mel magnitudes, not their logarithm
 ):              # (b,k,f)
-    "Scale factors, bin by bin, that bring the mel of `magnitude` nearer to `want`; between a tenth and ten"
+    """Scale factors, bin by bin, that bring the mel of `magnitude` nearer to `want`; between a tenth and ten
+
+    Parameters
+    ----------
+    mel : Mel
+    magnitude
+        (b,k,f)
+    want
+        (b,m,f) mel magnitudes, not their logarithm
+
+    Returns
+    -------
+    (b,k,f)
+    """
     floor = mel.cfg.floor
     lacking = (want + floor)/(times(mel.rows, magnitude) + floor)
     return (times(mel.bins, lacking)/mel.bank.sum(0).clamp(min=1e-8)[:, None]).clamp(.1, 10)
@@ -67,12 +103,25 @@ def magnitudes(
     log_mel,    # (b,m,f)
     rounds: int = 4,
 ):              # (b,k,f)
-    "Fourier magnitudes, none negative, whose mel is the one given"
+    """Fourier magnitudes, none negative, whose mel is the one given
+
+    Parameters
+    ----------
+    mel : Mel
+    log_mel
+        (b,m,f)
+    rounds : int
+
+    Returns
+    -------
+    (b,k,f)
+    """
     want = log_mel.exp()
     spread = times(mel.bins, want/mel.bank.sum(1)[:, None])/mel.bank.sum(0).clamp(min=1e-8)[:, None]
     m = torch.maximum(mel.inverse @ want, .4*spread)
     for _ in range(rounds): m = m*scaled(mel, m, want)
     return m
+
 
 # %% ../../nbs/320_models.fourier.ipynb #0e6302a1
 TONAL = 3000.   # Hz
@@ -116,7 +165,22 @@ def agreed(
     phase,           # (b,k,f) complex, of length 1
     steps: int,
 ):                   # (b,k,f) complex
-    "Phases after some steps of fast Griffin-Lim; differentiable"
+    """Phases after some steps of fast Griffin-Lim; differentiable
+
+    Parameters
+    ----------
+    back_and_forth
+        frames (b,k,f) to those of the sound they make
+    magnitude
+        (b,k,f)
+    phase
+        (b,k,f) complex, of length 1
+    steps : int
+
+    Returns
+    -------
+    (b,k,f) complex
+    """
     magnitude, phase = (v.mT.contiguous().mT for v in (magnitude, phase))   # laid out as frames come from Fourier transforms
     before = None
     for _ in range(steps):
@@ -131,7 +195,21 @@ def settled(
     phase,       # (b,k,f) complex, of length 1
     steps: int,
 ):               # (b,k,f) complex
-    "Phases that agree among the lowest eighth of the bins; where windows or hops have no eighth, as they were"
+    """Phases that agree among the lowest eighth of the bins; where windows or hops have no eighth, as they were
+
+    Parameters
+    ----------
+    mel : Mel
+    magnitude
+        (b,k,f)
+    phase
+        (b,k,f) complex, of length 1
+    steps : int
+
+    Returns
+    -------
+    (b,k,f) complex
+    """
     n, hop, window = mel.cfg.n_fft//8, mel.cfg.hop//8, mel.window[::8]
     if not steps or n < 16 or mel.cfg.hop % 8: return phase
     def back_and_forth(s):
@@ -139,6 +217,7 @@ def settled(
     k = n//2 + 1
     low = agreed(back_and_forth, magnitude[:, :k], phase[:, :k], steps)
     return torch.cat([low[:, :k - n//32], phase[:, k - n//32:]], 1)
+
 
 # %% ../../nbs/320_models.fourier.ipynb #8cd854bc
 class Block(nn.Module):
@@ -152,7 +231,15 @@ class Block(nn.Module):
         return x + self.scale*self.across(self.along(x.transpose(1, 2)).transpose(1, 2))
 
 class Fourier(nn.Module):
-    "Mel to wave: computed phases and magnitudes, a net's changes to these, a few steps until both agree, and the mel set right"
+    """Mel to wave: computed phases and magnitudes, a net's changes to these, a few steps until both agree, and the mel set right
+
+    Parameters
+    ----------
+    cfg : FourierConfig
+    mel : MelConfig
+    seed : int | None
+        of the weights it starts from; None: no weights, until `load_state_dict(…, assign=True)` brings them
+    """
     def __init__(self,
         cfg: FourierConfig = FourierConfig(),
         mel: MelConfig = MelConfig(),
@@ -199,7 +286,19 @@ class Fourier(nn.Module):
         log_mel,        # (b,m,f)
         seed: int = 0,  # of the random phases
     ):                  # (b,k,f) magnitudes, (b,k,f) complex phases
-        "What is computed of a mel before the net comes in"
+        """What is computed of a mel before the net comes in
+
+        Parameters
+        ----------
+        log_mel
+            (b,m,f)
+        seed : int
+            of the random phases
+
+        Returns
+        -------
+        (b,k,f) magnitudes, (b,k,f) complex phases
+        """
         magnitude = magnitudes(self.mel, log_mel)
         return magnitude, settled(self.mel, magnitude, Phases(self.mel.cfg, seed)(magnitude), self.cfg.low)
 
@@ -210,7 +309,21 @@ class Fourier(nn.Module):
         seed: int = 0,      # of the random phases
         frames: int = 1024, # drawn at a time
     ):                      # (b,f*hop)
-        "Sound of a mel, piece by piece without a seam"
+        """Sound of a mel, piece by piece without a seam
+
+        Parameters
+        ----------
+        log_mel
+            (b,m,f), of any length
+        seed : int
+            of the random phases
+        frames : int
+            drawn at a time
+
+        Returns
+        -------
+        (b,f*hop)
+        """
         if log_mel.ndim != 3 or log_mel.shape[1] != self.cfg.n_mels or not log_mel.numel(): raise UserError(f'A mel of shape {tuple(log_mel.shape)} does not fit this vocoder: it takes (b, {self.cfg.n_mels}, f).')
         if not torch.isfinite(log_mel).all(): raise UserError('This mel has NaN or infinite cells, which have no sound: check the model that made it.')
         f, hop, r = log_mel.shape[-1], self.mel.cfg.hop, self.receptive

@@ -34,7 +34,27 @@ def _whole(cfg, least=1, **most):
 
 @dataclass(frozen=True)
 class HiFiGANConfig:
-    "Everything a `HiFiGAN` is built from"
+    """Everything a `HiFiGAN` is built from
+
+    Parameters
+    ----------
+    n_mels : int
+        mel rows
+    hop : int
+        samples a frame becomes
+    rates : tuple
+        how many times longer each stage makes the sound; their product is `hop`
+    channels : int
+        width before the first stage; every stage halves it
+    kernels : tuple
+        of the ways side by side in each stage; odd
+    dilations : tuple
+        of the steps behind one another on each way
+    mean : tuple
+        mean of each mel row over the corpus; () is all 0
+    std : tuple
+        spread of each mel row over the corpus; () is all 1
+    """
     n_mels: int = 168              # mel rows
     hop: int = 512                 # samples a frame becomes
     rates: tuple = (8, 8, 4, 2)    # how many times longer each stage makes the sound; their product is `hop`
@@ -73,6 +93,7 @@ def _stretch(rate):
     k = 2*rate + rate % 2
     return k, (k - rate)//2
 
+
 # %% ../../nbs/330_models.hifigan.ipynb #934d5411
 @contextmanager
 def _weights(seed):
@@ -98,7 +119,16 @@ class Fusion(nn.Module):
         return out.div_(len(self.ways))
 
 class HiFiGAN(nn.Module):
-    "Mel to wave by stretching, stage after stage"
+    """Mel to wave by stretching, stage after stage
+
+    Parameters
+    ----------
+    cfg : HiFiGANConfig
+    seed : int | None
+        of the weights it starts from; None: no weights, until `load_state_dict(…, assign=True)` brings them
+    fused : bool
+        plain weights, as `fuse()` leaves them: for listening
+    """
     def __init__(self,
         cfg: HiFiGANConfig = HiFiGANConfig(),
         seed: int | None = 0,  # of the weights it starts from; None: no weights, until `load_state_dict(…, assign=True)` brings them
@@ -137,6 +167,7 @@ class HiFiGAN(nn.Module):
         net.load_state_dict({f'{n}.{k}': getattr(m, k).detach().clone() for n, m in convs.items() for k in ('weight', 'bias')}, assign=True)
         return net.to(self.mean.device).requires_grad_(False).eval()
 
+
 # %% ../../nbs/330_models.hifigan.ipynb #620a9780
 @torch.no_grad()
 def in_chunks(
@@ -144,7 +175,21 @@ def in_chunks(
     mel,                # (b,m,f) log mel, of any length
     frames: int = 512,  # frames drawn at a time
 ):                      # (b,f*hop)
-    "What `net` draws of the whole, piece by piece: memory for the net does not grow with the length, and there is no seam"
+    """What `net` draws of the whole, piece by piece: memory for the net does not grow with the length, and there is no seam
+
+    Parameters
+    ----------
+    net
+        mel (b,m,f) -> sound (b,f*hop), with `receptive`: the frames on each side that a frame's samples depend on
+    mel
+        (b,m,f) log mel, of any length
+    frames : int
+        frames drawn at a time
+
+    Returns
+    -------
+    (b,f*hop)
+    """
     f, out = mel.shape[-1], []
     for lo in range(0, max(f, 1), frames):
         hi = min(lo + frames, f)
@@ -154,10 +199,27 @@ def in_chunks(
         out.append(y[:, (lo - a)*hop:(hi - a)*hop].clone())
     return torch.cat(out, 1)
 
+
 # %% ../../nbs/330_models.hifigan.ipynb #d510834e
 @dataclass(frozen=True)
 class DiscriminatorConfig:
-    "Everything `Discriminators` are built from; as it stands, the paper's"
+    """Everything `Discriminators` are built from; as it stands, the paper's
+
+    Parameters
+    ----------
+    periods : tuple
+        samples in a row, a discriminator each
+    period_channels : tuple
+        widths of their layers
+    scales : int
+        discriminators of the wave, each at half the rate of the one before
+    scale_channels : int
+        width of their first layer; the widest is 8 times that
+    windows : tuple
+        samples in a Fourier window, a discriminator each
+    window_channels : int
+        width of their layers
+    """
     periods: tuple = (2, 3, 5, 7, 11)                    # samples in a row, a discriminator each
     period_channels: tuple = (32, 128, 512, 1024, 1024)  # widths of their layers
     scales: int = 3                                      # discriminators of the wave, each at half the rate of the one before
@@ -179,6 +241,7 @@ class DiscriminatorConfig:
         presets = dict(full=cls(), small=cls(period_channels=(16, 32, 64, 128, 128), scales=0, windows=(2048, 1024, 512), window_channels=16))
         if name not in presets: raise UserError(f"There are no discriminators {name!r}: use 'full' or 'small'.")
         return presets[name]
+
 
 # %% ../../nbs/330_models.hifigan.ipynb #aaf9fe3b
 class Discriminator(nn.Module):
@@ -223,7 +286,14 @@ def _by_window(n, c):
     return Discriminator(partial(_magnitudes, n=n), map(weight_norm, layers), weight_norm(nn.Conv2d(c, 1, 3, padding=1)))
 
 class Discriminators(nn.Module):
-    "All of a configuration's discriminators, listening to the same sound"
+    """All of a configuration's discriminators, listening to the same sound
+
+    Parameters
+    ----------
+    cfg : DiscriminatorConfig
+    seed : int
+        of the weights they start from
+    """
     def __init__(self,
         cfg: DiscriminatorConfig = DiscriminatorConfig(),
         seed: int = 0,   # of the weights they start from
@@ -236,12 +306,26 @@ class Discriminators(nn.Module):
     def forward(self, x): # (b,t) -> [(scores, [features])], one for each discriminator
         return [d(x) for d in self.each]
 
+
 # %% ../../nbs/330_models.hifigan.ipynb #a6718f32
 def discriminator_loss(
     real,   # what `Discriminators` say of recorded sounds
     fake,   # and of made ones, `detach`ed from the generator
 ) -> dict:  # scalars: real, fake, and loss, their sum
-    "How far the scores are from 1 for recorded and 0 for made sounds"
+    """How far the scores are from 1 for recorded and 0 for made sounds
+
+    Parameters
+    ----------
+    real
+        what `Discriminators` say of recorded sounds
+    fake
+        and of made ones, `detach`ed from the generator
+
+    Returns
+    -------
+    dict
+        scalars: real, fake, and loss, their sum
+    """
     parts = dict(real=sum((1 - s).square().mean() for s, _ in real), fake=sum(s.square().mean() for s, _ in fake))
     return dict(loss=parts['real'] + parts['fake'], **parts)
 
@@ -252,12 +336,31 @@ def generator_loss(
     fake=(),         # what `Discriminators` say of `y`; () leaves the mel part alone
     real=(),         # and of `x`
 ) -> dict:           # scalars: adversarial, features, mel, and loss = adversarial + 2·features + 45·mel
-    "How far the generator is from being believed"
+    """How far the generator is from being believed
+
+    Parameters
+    ----------
+    mel : Mel
+    y
+        (b,t) made
+    x
+        (b,t) recorded
+    fake
+        what `Discriminators` say of `y`; () leaves the mel part alone
+    real
+        and of `x`
+
+    Returns
+    -------
+    dict
+        scalars: adversarial, features, mel, and loss = adversarial + 2·features + 45·mel
+    """
     none = y.new_zeros(())
     adversarial = sum(((1 - s).square().mean() for s, _ in fake), none)
     features = sum(((a.detach() - b).abs().mean() for (_, r), (_, f) in zip(real, fake) for a, b in zip(r, f)), none)
     distance = (mel(y) - mel(x)).abs().mean()
     return dict(loss=adversarial + 2*features + 45*distance, adversarial=adversarial, features=features, mel=distance)
+
 
 # %% ../../nbs/330_models.hifigan.ipynb #ba8b5f93
 def turned(
@@ -265,10 +368,25 @@ def turned(
     generator,          # of the angles, a `torch.Generator` on the CPU
     n: int = 1024,      # samples in the Fourier window
 ):                      # both, turned
-    "Two sounds with all phases turned by the same random angle"
+    """Two sounds with all phases turned by the same random angle
+
+    Parameters
+    ----------
+    x
+    y
+    generator
+        of the angles, a `torch.Generator` on the CPU
+    n : int
+        samples in the Fourier window
+
+    Returns
+    -------
+    both, turned
+    """
     angle = 2*math.pi*torch.rand(len(x), 1, 1, generator=generator).to(x.device)
     turn, window = torch.polar(torch.ones_like(angle), angle), torch.hann_window(n, device=x.device)
     def one(x):
         s = torch.stft(x.float(), n, n//4, window=window, pad_mode='constant', return_complex=True)
         return torch.istft(s*turn, n, n//4, window=window, length=x.shape[-1])
     return one(x), one(y)
+

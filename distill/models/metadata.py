@@ -51,7 +51,43 @@ def _words(key, v):
 # %% ../../nbs/300_models.metadata.ipynb #8b452970
 @dataclass(frozen=True)
 class ModelMetadata:
-    "Who a model is and how it came to be"
+    """Who a model is and how it came to be
+
+    Parameters
+    ----------
+    name : str
+        what people call it
+    model_id : str
+        its identity, wherever the file goes; made when empty
+    created : str
+        ISO 8601, UTC; made when empty
+    description : str
+        in your own words
+    tags : tuple
+        words to find it by
+    corpus : str
+        name of the folder it learnt from
+    n_files : int
+        sounds used
+    seconds : float
+        of sound
+    epochs : int
+        trained
+    steps : int
+        of the optimiser
+    train_seconds : float
+        CPU-s
+    final_recon : float | None
+        reconstruction loss at the end
+    final_kl : float | None
+        KL divergence at the end, nats
+    held_out : float | None
+        log-mel L1 on sounds it never saw, nats
+    seed : int
+        its training can be repeated with
+    extra : dict
+        what we do not know, kept
+    """
     name: str                         # what people call it
     model_id: str = ''                # its identity, wherever the file goes; made when empty
     created: str = ''                 # ISO 8601, UTC; made when empty
@@ -101,10 +137,27 @@ def _plain_json(key, d):
 
 _KNOWN = [f.name for f in fields(ModelMetadata) if f.name != 'extra']
 
+
 # %% ../../nbs/300_models.metadata.ipynb #976db760
 @dataclass(frozen=True)
 class VocoderInfo:
-    "What the catalog knows of the vocoder in a model file"
+    """What the catalog knows of the vocoder in a model file
+
+    Parameters
+    ----------
+    type : str
+        'hifigan_v2' or 'fourier'
+    epochs : int
+        trained
+    final_loss : float | None
+        at the end of training
+    training_date : str
+        ISO 8601, a day or a moment
+    held_out : float | None
+        distance on sounds held out from its training, lower is better
+    griffin_lim : float | None
+        Griffin-Lim's distance on the same sounds
+    """
     type: str                        # 'hifigan_v2' or 'fourier'
     epochs: int = 0                  # trained
     final_loss: float | None = None  # at the end of training
@@ -142,7 +195,14 @@ def vocoder_text(
     v: VocoderInfo | None,
     short: bool = False,     # for tables
 ) -> str:
-    "A vocoder in words"
+    """A vocoder in words
+
+    Parameters
+    ----------
+    v : VocoderInfo | None
+    short : bool
+        for tables
+    """
     if v is None: return '' if short else '(none)'
     loss = '' if v.final_loss is None else f', loss {v.final_loss:.4f}'
     return f'{v.label} ({v.epochs}ep)' if short else f'{v.label} ({counted(v.epochs, "epoch")}{loss})'
@@ -151,3 +211,4 @@ def score_text(v: VocoderInfo | None) -> str:
     "How a vocoder did on sounds held out from its training, with Griffin-Lim beside it"
     if v is None or v.held_out is None: return ''
     return f'{v.held_out:.3f}' + ('' if v.griffin_lim is None else f' (Griffin-Lim {v.griffin_lim:.3f})')
+

@@ -24,7 +24,18 @@ def mel_of(
     loaded,
     x,      # (t,) at 48 kHz
 ):          # (1,m,f)
-    "The picture of a sound, on the model's device"
+    """The picture of a sound, on the model's device
+
+    Parameters
+    ----------
+    loaded
+    x
+        (t,) at 48 kHz
+
+    Returns
+    -------
+    (1,m,f)
+    """
     hop, f, out = loaded.spectrogram.cfg.hop, loaded.spectrogram.cfg.frames(len(x)), []
     see = max(_SEES, -(-loaded.spectrogram.cfg.n_fft//hop))
     for lo in range(0, f, _PIECE):
@@ -37,7 +48,18 @@ def latent_of(
     loaded,
     x,      # (t,) at 48 kHz
 ):          # (1,z,steps) on the CPU
-    "The mean latent of a sound"
+    """The mean latent of a sound
+
+    Parameters
+    ----------
+    loaded
+    x
+        (t,) at 48 kHz
+
+    Returns
+    -------
+    (1,z,steps) on the CPU
+    """
     with torch.no_grad(): return loaded.model.encode(mel_of(loaded, x))[0].cpu()
 
 @torch.no_grad()
@@ -48,8 +70,25 @@ def mel_from(
     seed: int,   # of what flickers
     drawn: float = 0., # how far they are from any sound that was given, 0 … 1
 ):               # (b,m,frames)
-    "The pictures that latents stand for, flickering and, as far as they are drawn, standing out as the corpus does, on the model's device"
+    """The pictures that latents stand for, flickering and, as far as they are drawn, standing out as the corpus does, on the model's device
+
+    Parameters
+    ----------
+    loaded
+    z
+        (b,z,steps)
+    frames : int
+    seed : int
+        of what flickers
+    drawn : float
+        how far they are from any sound that was given, 0 … 1
+
+    Returns
+    -------
+    (b,m,frames)
+    """
     return flickering(loaded, standing_out(loaded, loaded.model.decode(z.to(loaded.device))[..., :frames], drawn), z, seed)
+
 
 # %% ../../nbs/540_models.model.ipynb #76b7c929
 DENSEST = 50.   # sounds a second
@@ -93,7 +132,27 @@ def picture(
     variation: float = .25,         # how far from it, 0 … 1
     density: float | None = None,   # sounds a second; None: one after the other, as long as they are
 ):                                  # (1,m,frames) on the model's device
-    "What a model draws"
+    """What a model draws
+
+    Parameters
+    ----------
+    loaded
+        a model from `load_model`
+    frames : int
+    sliders : dict | None
+        slider name → position −10 … 10
+    seed : int
+    like : Given | None
+        a sound to begin from
+    variation : float
+        how far from it, 0 … 1
+    density : float | None
+        sounds a second; None: one after the other, as long as they are
+
+    Returns
+    -------
+    (1,m,frames) on the model's device
+    """
     _needs_map(loaded)
     if not isinstance(variation, (int, float)) or not 0 <= variation <= 1:
         raise UserError(f'A variation of {variation} is not possible: give one from 0 (the sound itself) to 1 (a free draw).')
@@ -104,6 +163,7 @@ def picture(
     z = _latent(loaded, loaded.model.cfg.steps(frames), sliders, seed, given, variation)
     return mel_from(loaded, z, frames, seed, 1. if given is None else variation)
 
+
 # %% ../../nbs/540_models.model.ipynb #237c41a9
 LASTS = 4.   # seconds, at most
 
@@ -113,7 +173,16 @@ def lasts(
     sliders: dict | None = None, # slider name → position −10 … 10
     seed: int = 0,
 ) -> int:
-    "For how many frames the sound goes on that a seed draws"
+    """For how many frames the sound goes on that a seed draws
+
+    Parameters
+    ----------
+    loaded
+        a model from `load_model`
+    sliders : dict | None
+        slider name → position −10 … 10
+    seed : int
+    """
     _needs_map(loaded)
     cfg = loaded.spectrogram.cfg
     most = int(LASTS*cfg.sample_rate/cfg.hop)
@@ -121,3 +190,4 @@ def lasts(
     loud = level(mel[None])[0, 0]
     sounds = (loud > max(loud.max() - 6.9, loaded.spectrogram.silence + 1)).nonzero()
     return max(8, int(sounds[-1]) + 1) if len(sounds) else 8
+

@@ -38,7 +38,16 @@ def to_plain(
     where='it',   # its name, for the message
     depth=0,
 ):
-    "A copy of plain dicts, lists, tuples, values and tensors on the CPU"
+    """A copy of plain dicts, lists, tuples, values and tensors on the CPU
+
+    Parameters
+    ----------
+    v
+        containers of text, numbers and tensors
+    where
+        its name, for the message
+    depth
+    """
     if depth > DEEPEST: raise UserError(f'{where} is nested too deep to be saved.')
     if isinstance(v, torch.Tensor): return v.detach().cpu().contiguous().clone()
     if isinstance(v, dict): return {_key(k, where): to_plain(x, f'{where}[{k!r}]', depth + 1) for k, x in v.items()}
@@ -51,6 +60,7 @@ def to_plain(
 def _key(k, where):
     if type(k) not in (str, int): raise UserError(f'{where} has the key {k!r}, which is neither text nor a number.')
     return k
+
 
 # %% ../../nbs/630_models.persistence.ipynb #0fa484a1
 _STEMS = 'Float Half BFloat16 Double Long Int Short Char Byte Bool'.split()
@@ -110,7 +120,15 @@ def check_contents(
     d,         # what a model file holds
     path,      # the file, for the message
 ) -> _Parts:
-    "Raise `ModelFileError` unless a model can be built from `d`"
+    """Raise `ModelFileError` unless a model can be built from `d`
+
+    Parameters
+    ----------
+    d
+        what a model file holds
+    path
+        the file, for the message
+    """
     check_envelope(d, path)
     for k, kind in _KEYS.items():
         if k not in d: raise ModelFileError(path, f'missing key {k}')
@@ -133,6 +151,7 @@ def _possible(c):
     "Inverting a mel bank takes time with the square of its rows"
     if c.n_fft*c.n_mels**2 > 2**28: raise UserError(f'{c.n_mels} mel rows of {c.n_fft} samples are too many')
     return c
+
 
 # %% ../../nbs/630_models.persistence.ipynb #9bdca115
 @functools.lru_cache(100)
@@ -202,7 +221,33 @@ def save_model(
     path=None,                        # a model file to replace, whole; None: a new one, named after the model
     fp16: bool = False,               # half the file: weights rounded to 11 binary digits; whoever was halved once stays so
 ) -> Path:                            # where it is
-    "Save a model into a library; `UserError` when it is not fit to be saved, `WriteError` when the folder is not"
+    """Save a model into a library; `UserError` when it is not fit to be saved, `WriteError` when the folder is not
+
+    Parameters
+    ----------
+    model : ConvVAE
+    spectrogram_config
+        `MelConfig` or its dict
+    training_config : dict
+        how it was trained; plain values
+    metadata : ModelMetadata
+    models_dir
+        the library's folder, made when missing
+    analysis : LatentAnalysis | None
+    vocoder_state : dict | None
+        {type, state_dict, config, training_metadata, checkpoint?}
+    training_history : list | None
+        one dict an epoch
+    path
+        a model file to replace, whole; None: a new one, named after the model
+    fp16 : bool
+        half the file: weights rounded to 11 binary digits; whoever was halved once stays so
+
+    Returns
+    -------
+    Path
+        where it is
+    """
     as_dict = lambda c: asdict(c) if is_dataclass(c) and not isinstance(c, type) else c
     if path is None and metadata.model_id in ModelLibrary(models_dir): metadata = replace(metadata, model_id='', created='')
     d = dict(format=MODEL_FORMAT_MARKER, version=SAVED_MODEL_VERSION, model_state_dict=dict(model.state_dict()), model_config=asdict(model.cfg),
@@ -222,6 +267,7 @@ def save_model(
         return p
     assert False, 'there is always one more free name'
 
+
 # %% ../../nbs/630_models.persistence.ipynb #673df6e4
 _OPS = set('''PROTO EMPTY_DICT EMPTY_LIST EMPTY_TUPLE MARK BINPUT LONG_BINPUT BINGET LONG_BINGET BINUNICODE BININT BININT1 BININT2 LONG1 BINFLOAT
               NONE NEWTRUE NEWFALSE APPEND APPENDS SETITEM SETITEMS TUPLE TUPLE1 TUPLE2 TUPLE3 GLOBAL BINPERSID REDUCE STOP'''.split())
@@ -240,7 +286,18 @@ def _check_pickle(data, path):
 def read_contents(
     path,      # a model file
 ) -> tuple:    # its contents, a plain dict, and its card
-    "What is in a model file: plain values and tensors, intact, but not yet checked for meaning"
+    """What is in a model file: plain values and tensors, intact, but not yet checked for meaning
+
+    Parameters
+    ----------
+    path
+        a model file
+
+    Returns
+    -------
+    tuple
+        its contents, a plain dict, and its card
+    """
     with open_archive(path) as (z, top, f):
         card = card_in(z, top, path)
         if f'{top}/data.pkl' not in z.namelist(): raise ModelFileError(path, 'missing record data.pkl')
@@ -259,10 +316,30 @@ def _bytes_of(data, record):
     at += 30 + int.from_bytes(data[at + 26:at + 28], 'little') + int.from_bytes(data[at + 28:at + 30], 'little')
     return memoryview(data)[at:at + record.file_size]
 
+
 # %% ../../nbs/630_models.persistence.ipynb #8db0a2f5
 @dataclass
 class LoadedModel:
-    "A model from a file, ready to play"
+    """A model from a file, ready to play
+
+    Parameters
+    ----------
+    model : ConvVAE
+        without gradients, on `device`
+    spectrogram : Mel
+        the pictures it was trained on
+    analysis : LatentAnalysis | None
+        its sliders
+    metadata : ModelMetadata
+    device : torch.device
+    vocoder_state : dict | None
+        its own vocoder: {type, state_dict, config, training_metadata}
+    training_config : dict
+    training_history : list
+        one dict an epoch
+    path : Path
+        the file
+    """
     model: ConvVAE                   # without gradients, on `device`
     spectrogram: Mel                 # the pictures it was trained on
     analysis: LatentAnalysis | None  # its sliders
@@ -284,7 +361,15 @@ def load_model(
     path,                   # a model file
     device: str = 'cpu',    # 'auto', 'cpu', 'cuda' …
 ) -> LoadedModel:
-    "The model in a file; `ModelFileError` says why it is none, `MissingFile` that there is no such file"
+    """The model in a file; `ModelFileError` says why it is none, `MissingFile` that there is no such file
+
+    Parameters
+    ----------
+    path
+        a model file
+    device : str
+        'auto', 'cpu', 'cuda' …
+    """
     path, device = Path(path), choose_device(device)
     d, card = read_contents(path)
     parts = check_contents(d, path)
@@ -300,13 +385,29 @@ def load_model(
     return LoadedModel(model.to(device), mel.to(device), parts.analysis, parts.metadata, device,
                        d.get('vocoder_state'), d['training_config'], d['training_history'], path)
 
+
 # %% ../../nbs/630_models.persistence.ipynb #93ce6d4b
 def resave(
     m: LoadedModel,  # as it is to be saved
     path=None,       # a file to replace, whole; None: a new one beside the model's own
     **changes,       # of its metadata
 ) -> Path:           # where it is
-    "A loaded model into a file again"
+    """A loaded model into a file again
+
+    Parameters
+    ----------
+    m : LoadedModel
+        as it is to be saved
+    path
+        a file to replace, whole; None: a new one beside the model's own
+    **changes
+        of its metadata
+
+    Returns
+    -------
+    Path
+        where it is
+    """
     return save_model(m.model, m.spectrogram.cfg, m.training_config, replace(m.metadata, **changes), m.path.parent, m.analysis, m.vocoder_state, m.training_history, path=path)
 
 def put_extra(
@@ -314,31 +415,67 @@ def put_extra(
     key: str,
     value,     # plain values; what is empty takes the key out
 ):
-    "Keep something under a name in a model's file, which is read again first, and in the model in memory"
+    """Keep something under a name in a model's file, which is read again first, and in the model in memory
+
+    Parameters
+    ----------
+    model
+        a loaded model, or a model file
+    key : str
+    value
+        plain values; what is empty takes the key out
+    """
     path = model.path if isinstance(model, LoadedModel) else Path(model)
     m = load_model(path)
     extra = {k: v for k, v in m.metadata.extra.items() if k != key} | ({key: value} if value else {})
     resave(m, path, extra=extra)
     if isinstance(model, LoadedModel): model.metadata = replace(model.metadata, extra=extra)
 
+
 # %% ../../nbs/630_models.persistence.ipynb #b0542026
 def verify_model(
     path,     # a model file
 ) -> str:     # '' when all is well, else why not
-    "Read all of a model file: every byte, every number"
+    """Read all of a model file: every byte, every number
+
+    Parameters
+    ----------
+    path
+        a model file
+
+    Returns
+    -------
+    str
+        '' when all is well, else why not
+    """
     try: load_model(path)
     except ModelFileError as e: return e.why if type(e) is ModelFileError else str(e)
     return ''
+
 
 # %% ../../nbs/630_models.persistence.ipynb #36e6ab04
 def delete_model(
     model_id: str,  # whole
     models_dir,     # the library's folder
 ) -> bool:          # whether there was such a model
-    "Move a model to its library's trash, from where `ModelLibrary.restore` brings it back"
+    """Move a model to its library's trash, from where `ModelLibrary.restore` brings it back
+
+    Parameters
+    ----------
+    model_id : str
+        whole
+    models_dir
+        the library's folder
+
+    Returns
+    -------
+    bool
+        whether there was such a model
+    """
     lib = ModelLibrary(models_dir)
     try: return model_id in lib and bool(lib.delete(model_id))
     except UnknownModel: return False
+
 
 # %% ../../nbs/630_models.persistence.ipynb #6039269c
 def save_model_from_checkpoint(
@@ -348,7 +485,25 @@ def save_model_from_checkpoint(
     analysis: LatentAnalysis | None = None,
     sounds: dict | None = None,  # `Corpus.hashes` of what was learned and of what was held out: {learned: […], held_out: […]}
 ) -> Path:                   # the model file
-    "Save the model that a training's checkpoint holds"
+    """Save the model that a training's checkpoint holds
+
+    Parameters
+    ----------
+    checkpoint
+        a `.pt` file of a VAE's training
+    metadata : ModelMetadata
+        what it leaves at 0 or empty is taken from the checkpoint
+    models_dir
+        the library's folder
+    analysis : LatentAnalysis | None
+    sounds : dict | None
+        `Corpus.hashes` of what was learned and of what was held out: {learned: […], held_out: […]}
+
+    Returns
+    -------
+    Path
+        the model file
+    """
     d = read_checkpoint(checkpoint)
     try:
         model = ConvVAE(VAEConfig(**d['model_config']))
@@ -368,3 +523,4 @@ def _last_record(history):
     parts = history[-1].get('parts', {})
     return dict(epochs=history[-1].get('epoch', len(history)), steps=history[-1].get('step', 0), final_recon=parts.get('recon'), final_kl=parts.get('kl'),
                 held_out=best[-1] if best else None)
+

@@ -20,7 +20,29 @@ from ..core import UserError, make_generator
 # %% ../../nbs/310_models.vae.ipynb #5f6c8ea4
 @dataclass(frozen=True)
 class VAEConfig:
-    "Everything a `ConvVAE` is built from"
+    """Everything a `ConvVAE` is built from
+
+    Parameters
+    ----------
+    n_mels : int
+        mel rows
+    latent : int
+        numbers per latent step
+    channels : int
+        width of the net
+    stages : int
+        halvings of time: a latent step is 2**stages frames
+    kernel : int
+        frames a convolution sees; odd
+    level : int
+        how many of the latent numbers are measured levels; divides the frames in a step, 0 leaves all to the net
+    silence : float
+        value of a silent mel cell
+    mean : tuple
+        mean of each mel row over the corpus; () is all 0
+    std : tuple
+        spread of each mel row over the corpus; () is all 1
+    """
     n_mels: int = 168             # mel rows
     latent: int = 16              # numbers per latent step
     channels: int = 128           # width of the net
@@ -59,11 +81,22 @@ class VAEConfig:
     def fitted(self,
         mels,               # the corpus: a list of (m,f) log mels
     ):                      # the same configuration with the corpus's mean and std
-        "Take mean and spread of every row from a corpus"
+        """Take mean and spread of every row from a corpus
+
+        Parameters
+        ----------
+        mels
+            the corpus: a list of (m,f) log mels
+
+        Returns
+        -------
+        the same configuration with the corpus's mean and std
+        """
         every = torch.cat(list(mels), 1).double()
         own, all_rows = every.std(1), every.std()          # half the row's own spread, half everybody's: a dead row stays quiet
         std = (.5*own + .5*all_rows).clamp(min=1e-3)
         return replace(self, mean=tuple(every.mean(1).tolist()), std=tuple(std.tolist()))
+
 
 # %% ../../nbs/310_models.vae.ipynb #4a2c9842
 class FrameNorm(nn.Module):
@@ -87,11 +120,28 @@ class Residual(nn.Module):
 def level(
     mel, # (b,m,f) log mel
 ):       # (b,1,f) nats
-    "How loud every frame is: the logarithm of its magnitude, all rows together"
+    """How loud every frame is: the logarithm of its magnitude, all rows together
+
+    Parameters
+    ----------
+    mel
+        (b,m,f) log mel
+
+    Returns
+    -------
+    (b,1,f) nats
+    """
     return .5*torch.logsumexp(2*mel, 1, keepdim=True)
 
 class ConvVAE(nn.Module):
-    "A convolutional VAE over the frames of log mel spectrograms"
+    """A convolutional VAE over the frames of log mel spectrograms
+
+    Parameters
+    ----------
+    cfg : VAEConfig
+    seed : int | None
+        of the weights it starts from; None: no weights, until `load_state_dict(…, assign=True)` brings them
+    """
     def __init__(self,
         cfg: VAEConfig,
         seed: int | None = 0, # of the weights it starts from; None: no weights, until `load_state_dict(…, assign=True)` brings them
@@ -150,6 +200,7 @@ class ConvVAE(nn.Module):
         z = mu if noise is None else mu + noise*(.5*logvar).exp()
         return self._draw(z)[..., :mel.shape[-1]], mu, logvar
 
+
 # %% ../../nbs/310_models.vae.ipynb #b73e4f3c
 _FALL = 2.3   # nats below a frame's loudest cell, 20 dB, by which the extra weight of a cell falls to 1/e
 
@@ -159,7 +210,23 @@ def picture_loss(
     std,                # (m,1) what counts as 1 in each row
     loud: float = 4.,   # by how much more a frame's loudest cell counts than its quietest
 ):                      # two scalars
-    "How far pictures are off, and how far the differences of neighbouring rows"
+    """How far pictures are off, and how far the differences of neighbouring rows
+
+    Parameters
+    ----------
+    out
+        (b,m,f) log mels, drawn
+    mel
+        (b,m,f) and as they should be
+    std
+        (m,1) what counts as 1 in each row
+    loud : float
+        by how much more a frame's loudest cell counts than its quietest
+
+    Returns
+    -------
+    two scalars
+    """
     weight = 1 + loud*((mel - mel.amax(1, keepdim=True))/_FALL).exp()
     weight = weight/weight.mean(1, keepdim=True)                            # every frame counts alike
     off = (out - mel)/std
@@ -177,10 +244,37 @@ def vae_loss(
     loud: float = 4.,         # by how much more a frame's loudest cell counts than its quietest
     fine_weight: float = 4.,  # weight of `fine` in the total
 ) -> dict:                    # scalars: recon, fine, kl, and loss = recon + fine_weight·fine + kl_weight·kl
-    "The VAE's loss as named parts"
+    """The VAE's loss as named parts
+
+    Parameters
+    ----------
+    net : ConvVAE
+    mel
+        (b,m,f) log mels to learn
+    noise
+        of the latent, (b,z,steps), or a generator of it; None takes the mean
+    kl_weight : float
+        weight of `kl` in the total
+    free_bits : float
+        nats each latent number may carry for nothing
+    mean
+        of a tensor over all processes, where several share the batch
+    seen
+        (b,m,f) what the encoder sees in its place, as something noisy; None: the same
+    loud : float
+        by how much more a frame's loudest cell counts than its quietest
+    fine_weight : float
+        weight of `fine` in the total
+
+    Returns
+    -------
+    dict
+        scalars: recon, fine, kl, and loss = recon + fine_weight·fine + kl_weight·kl
+    """
     out, mu, logvar = net(mel if seen is None else seen, noise)
     recon, fine = picture_loss(out, mel, net.std, loud)
     nats = .5*(mu.square() + logvar.exp() - 1 - logvar).mean((0, 2))        # (z,)
     if mean: nats = nats + (mean(nats.detach()) - nats.detach())            # everybody's, with the slopes of one's own
     kl = nats.clamp(min=free_bits).mean()
     return dict(loss=recon + fine_weight*fine + kl_weight*kl, recon=recon, fine=fine, kl=kl)
+

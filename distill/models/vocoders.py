@@ -51,7 +51,15 @@ class Base:
 
 @dataclass
 class Own:
-    "A vocoder trained for one corpus"
+    """A vocoder trained for one corpus
+
+    Parameters
+    ----------
+    net : Fourier | HiFiGAN
+    name : str
+        'fourier' or 'hifigan_v2'
+    why : str
+    """
     net: Fourier | HiFiGAN
     name: str        # 'fourier' or 'hifigan_v2'
     why: str = ''
@@ -59,6 +67,7 @@ class Own:
     def __call__(self, mel, seed: int = 0): # (b,m,f) -> (b,f*hop)
         "Sound whose mel is `mel`; where phases start at random, `seed` chooses them"
         return self.net(mel, seed) if self.name == 'fourier' else in_chunks(self.net, mel, 256)
+
 
 # %% ../../nbs/340_models.vocoders.ipynb #c5937f77
 class Unfit(UserError):
@@ -72,7 +81,16 @@ def load_vocoder(
     mel: Mel,       # what the model's pictures are made by
     why: str = '',
 ) -> Own:
-    "The vocoder in a model file; `Unfit` when its parts do not fit each other or the model's mel settings"
+    """The vocoder in a model file; `Unfit` when its parts do not fit each other or the model's mel settings
+
+    Parameters
+    ----------
+    state : dict
+        {type, state_dict, config, training_metadata}, as a model file carries it
+    mel : Mel
+        what the model's pictures are made by
+    why : str
+    """
     kind, made_for = state['type'], state['training_metadata'].get('mel_key')
     if made_for != mel.cfg.key: raise Unfit(kind, f'was made for other mel settings ({ascii(made_for)[:40]}, the model has {mel.cfg.key})')
     try:
@@ -87,6 +105,7 @@ def load_vocoder(
     if not torch.isfinite(own(torch.zeros(1, mel.cfg.n_mels, 4, device=mel.bank.device))).all(): raise Unfit(kind, 'gives numbers that are not finite')
     return own
 
+
 # %% ../../nbs/340_models.vocoders.ipynb #e7a7c2de
 EARNED = .95   # share of the base's distance that a vocoder of a model's own has to come down to
 
@@ -94,7 +113,19 @@ def resolve_vocoder(
     loaded,               # a loaded model: its `spectrogram` and `vocoder_state` are looked at
     which: str = 'auto',  # 'auto', 'own', 'base' or 'griffin-lim'
 ):                        # a vocoder: callable, with `name` and `why`
-    "The vocoder to use for a model, and why"
+    """The vocoder to use for a model, and why
+
+    Parameters
+    ----------
+    loaded
+        a loaded model: its `spectrogram` and `vocoder_state` are looked at
+    which : str
+        'auto', 'own', 'base' or 'griffin-lim'
+
+    Returns
+    -------
+    a vocoder: callable, with `name` and `why`
+    """
     own, mel = loaded.vocoder_state, loaded.spectrogram
     if which == 'own':
         if own is None: raise UserError("This model has no vocoder of its own: train one (distill train-vocoder), or use 'base', 'griffin-lim' or 'auto'.")
@@ -108,3 +139,4 @@ def resolve_vocoder(
     if not score < EARNED*base: return Base(mel, f"The base vocoder, because the model's own {own['type']} measured {'hardly better' if score < base else 'no better'} on held-out sounds ({score:.3g} against {base:.3g}).")
     try: return load_vocoder(own, mel, f"The model's own {own['type']} vocoder, because it measured better on held-out sounds than the base ({score:.3g} against {base:.3g}).")
     except Unfit as e: return Base(mel, f"The base vocoder, because the model's own {own['type']} {e.reason}.")
+

@@ -21,7 +21,29 @@ from ..text import counted
 # %% ../../nbs/410_training.loop.ipynb #e7aab806
 @dataclass
 class Record:
-    "What one epoch gave"
+    """What one epoch gave
+
+    Parameters
+    ----------
+    epoch : int
+        whole epochs done
+    step : int
+        optimiser steps done
+    seconds : float
+        of training so far, over all its sittings
+    parts : dict
+        the loss's named parts, their mean over the epoch
+    held_out : float | None
+        error on the held-out sounds, lower is better; None when nothing is held out
+    best : bool
+        whether these weights are the ones that would be kept now
+    reference : float | None
+        the same error without any training, where there is such a thing
+    overfit : int | None
+        the epoch since which the held-out score has grown no better, once that is five epochs or more
+    eta : float | None
+        seconds to go
+    """
     epoch: int                 # whole epochs done
     step: int                  # optimiser steps done
     seconds: float             # of training so far, over all its sittings
@@ -32,9 +54,18 @@ class Record:
     overfit: int | None = None # the epoch since which the held-out score has grown no better, once that is five epochs or more
     eta: float | None = field(default=None, compare=False) # seconds to go
 
+
 # %% ../../nbs/410_training.loop.ipynb #4559e8c3
 class Task:
-    "A net in training: its device, the processes that share it, and its steps; a kind of training brings `net`, `average`, `opt`, `random`, `batch` and `losses`"
+    """A net in training: its device, the processes that share it, and its steps; a kind of training brings `net`, `average`, `opt`, `random`, `batch` and `losses`
+
+    Parameters
+    ----------
+    device : str
+        'cpu', 'cuda', 'cuda:1' …, 'auto'
+    cfg
+        how it is trained: `batch` crops a step, of all processes together, `lr`, `lr_warmup`, `ema`
+    """
     aim, steepest = 'loss', 1.                # which of the losses the net descends, and the norm its slopes are cut to
 
     def __init__(self,
@@ -164,7 +195,25 @@ def fit(
     checkpoint=None,               # a `.pt` file, or anything with `save` and `read`; written at once and after every epoch
     resume: bool = False,          # go on from `checkpoint`
 ):                                 # yields a `Record` after every epoch
-    "Train, yielding a `Record` per epoch; stops when the budget is used or the caller stops asking"
+    """Train, yielding a `Record` per epoch; stops when the budget is used or the caller stops asking
+
+    Parameters
+    ----------
+    task
+        a `VAETraining`, or another `Task` with its `step`, `score`, `keep`, `state`, `load`, `identity`
+    steps : int | None
+        optimiser steps in all, those before a resume counted in
+    minutes : float | None
+        of training in all, likewise
+    checkpoint
+        a `.pt` file, or anything with `save` and `read`; written at once and after every epoch
+    resume : bool
+        go on from `checkpoint`
+
+    Returns
+    -------
+    yields a `Record` after every epoch
+    """
     if steps is not None and steps < 1: raise UserError(f'steps is {steps}, must be above 0.')
     if minutes is not None and not minutes > 0: raise UserError(f'minutes is {minutes}, must be above 0.')
     if steps is None and minutes is None: steps = task.default_steps
@@ -182,6 +231,7 @@ def fit(
         if checkpoint: save_checkpoint(checkpoint, task, at)
         rec.eta = _seconds_left(rec, steps, minutes)
         yield rec
+
 
 # %% ../../nbs/410_training.loop.ipynb #b205d45d
 def _given_up(task, history) -> bool:

@@ -16,7 +16,19 @@ def orthogonal(
     x,               # (n,rows,columns)
     rounds: int = 5, # of the iteration
 ):                   # (n,rows,columns)
-    "Matrices with the directions of the given ones, each about as long as the other: Newton-Schulz with the coefficients of Jordan et al. 2024, on the products of the rows"
+    """Matrices with the directions of the given ones, each about as long as the other: Newton-Schulz with the coefficients of Jordan et al. 2024, on the products of the rows
+
+    Parameters
+    ----------
+    x
+        (n,rows,columns)
+    rounds : int
+        of the iteration
+
+    Returns
+    -------
+    (n,rows,columns)
+    """
     if x.shape[1] > x.shape[2]: return orthogonal(x.mT, rounds).mT
     x = x/(x.norm(dim=(1, 2), keepdim=True) + 1e-7)
     p, whole = x @ x.mT, None
@@ -28,7 +40,19 @@ def orthogonal(
     return whole @ x
 
 class Muon(torch.optim.Optimizer):
-    "Muon (Jordan et al. 2024) for the weights of convolutions, AdamW (Loshchilov & Hutter 2019) for all else"
+    """Muon (Jordan et al. 2024) for the weights of convolutions, AdamW (Loshchilov & Hutter 2019) for all else
+
+    Parameters
+    ----------
+    params
+        of a net
+    lr : float
+        of both
+    momentum : float
+        how much of the running mean of the slopes is kept every step
+    weight_decay : float
+        of both
+    """
     def __init__(self,
         params,                     # of a net
         lr: float,                  # of both
@@ -67,3 +91,4 @@ class Muon(torch.optim.Optimizer):
         "Become what `state_dict` described"
         super().load_state_dict(d)
         self.rest.load_state_dict(d['rest'])
+

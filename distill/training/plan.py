@@ -18,7 +18,61 @@ from ..core import UserError, choose_device
 # %% ../../nbs/400_training.plan.ipynb #e7aab806
 @dataclass(frozen=True)
 class TrainConfig:
-    "How a VAE is trained"
+    """How a VAE is trained
+
+    Parameters
+    ----------
+    batch : int
+        crops a step
+    frames : int
+        mel frames a crop: 1.024 s
+    lr : float
+        learning rate of `Muon`
+    lr_warmup : int
+        steps over which it rises from zero
+    kl_weight : float
+        price of a nat in the latent, to begin with
+    kl_warmup : int
+        steps over which that price rises from zero
+    rate : float
+        nats a second the latent is to carry; the price moves towards it, to four times or a quarter at most; 0: it
+        stays
+    free_bits : float
+        nats each latent number may carry for nothing
+    loud : float
+        by how much more the loudest cell of a frame counts than the quietest
+    fine : float
+        weight of the differences of neighbouring rows, beside the cells themselves
+    fine_warmup : int
+        steps over which that weight rises from zero, slowly at first: a picture comes before what is fine in it
+    ema : float
+        decay of the running mean of the weights, which is what is kept; a mean over the last tenth of the steps, until
+        that is longer
+    gain : float
+        dB; every crop is made up to so much louder or quieter
+    colour : float
+        dB; every crop is coloured by a smooth random curve over the mel rows, so much of it on average
+    speed : float
+        per cent; every crop is played up to so much faster or slower, at its pitch
+    pitch : float
+        semitones; every crop is played up to so much higher or lower, at its speed
+    mix : float
+        share of the crops that get another one laid over them, quieter by up to 17 dB
+    noise : float
+        dB; the encoder sees the cells of every crop off by up to so much, and they are to be drawn as they are
+    hold_out : float
+        share of the files kept aside to measure on
+    epoch : int
+        steps in an epoch
+    length : float
+        share of the steps that a corpus calls for, where no budget is given
+    patience : int
+        epochs without a better held-out score after which training ends; 0: it goes on
+    bf16 : bool
+        convolve in bfloat16 where the device has instructions for it
+    seed : int
+        of weights, crops and noise
+    """
     batch: int = 32            # crops a step
     frames: int = 96           # mel frames a crop: 1.024 s
     lr: float = 1e-3           # learning rate of `Muon`
@@ -59,6 +113,7 @@ class TrainConfig:
         if not 0 <= self.mix <= 1: raise UserError(f'TrainConfig: mix is {self.mix}, must be from 0 to 1.')
         if not 0 <= self.ema < 1: raise UserError(f'TrainConfig: ema is {self.ema}, must be at least 0 and below 1.')
 
+
 # %% ../../nbs/400_training.plan.ipynb #1ca53103
 PRESETS = dict(
     conservative=dict(length=.3, kl_weight=.015, rate=250., gain=9., colour=4., speed=6., pitch=1., mix=.5, noise=3.),  # few sounds: a plainer latent, more made of what there is, an early end
@@ -72,7 +127,18 @@ def preset(
     device: str = 'cpu',
     **changes,             # of single settings
 ) -> TrainConfig:
-    "Settings by name; 'auto' is conservative under 12 files, aggressive from 100 on (30 on a GPU)"
+    """Settings by name; 'auto' is conservative under 12 files, aggressive from 100 on (30 on a GPU)
+
+    Parameters
+    ----------
+    name : str
+        'auto', 'conservative', 'balanced' or 'aggressive'
+    corpus : Corpus
+        what 'auto' goes by
+    device : str
+    **changes
+        of single settings
+    """
     if name not in (*PRESETS, 'auto'): raise UserError(f'There is no preset {name!r}: choose auto, {", ".join(PRESETS)}.')
     if name == 'auto':
         n, many = 12 if corpus is None else len(corpus), 100 if choose_device(device).type == 'cpu' else 30
@@ -86,13 +152,20 @@ def steps_for(
     "The steps a corpus calls for under these settings, where no budget is given"
     return round(default_steps(corpus)*cfg.length)
 
+
 # %% ../../nbs/400_training.plan.ipynb #087a2579
 STEP_GFLOP = 13.08 # what one step of training computes, forward, backward and to move the weights
 
 def default_steps(
     corpus: Corpus,
 ) -> int:           # optimiser steps
-    "The steps a corpus calls for: 1000 up to three minutes of sound, then with the square root of its length, up to 2000"
+    """The steps a corpus calls for: 1000 up to three minutes of sound, then with the square root of its length, up to 2000
+
+    Returns
+    -------
+    int
+        optimiser steps
+    """
     return round(min(2000, 1000*max(1, corpus.seconds/180)**.5))
 
 def machine_gflops(device='cpu') -> float:
@@ -110,5 +183,12 @@ def expected_seconds(
     steps: int,
     device='cpu',
 ) -> float:  # seconds on this machine, as busy as it is now
-    "How long training for `steps` will take"
+    """How long training for `steps` will take
+
+    Returns
+    -------
+    float
+        seconds on this machine, as busy as it is now
+    """
     return steps*STEP_GFLOP/machine_gflops(device)
+

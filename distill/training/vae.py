@@ -27,7 +27,22 @@ def crops(
     silence: float, # what follows a sound that is shorter
     most: int = 96, # crops at most, spread evenly
 ):                  # (b,m,frames)
-    "Fixed, side-by-side crops to measure on"
+    """Fixed, side-by-side crops to measure on
+
+    Parameters
+    ----------
+    mels
+        list of (m,f) log mels
+    frames : int
+    silence : float
+        what follows a sound that is shorter
+    most : int
+        crops at most, spread evenly
+
+    Returns
+    -------
+    (b,m,frames)
+    """
     cut = [(m, a) for m in mels for a in range(0, max(1, m.shape[1] - frames//4), frames)]
     step = -(-len(cut)//most)
     cut = cut[(step - 1)//2::step]
@@ -38,6 +53,7 @@ def _crop(m, a, frames, silence):
     m = m[:, a:a + frames]
     return torch.nn.functional.pad(m, (0, frames - m.shape[1]), value=silence)
 
+
 # %% ../../nbs/430_training.vae.ipynb #7214698f
 def played(
     x,      # (m,f) log mel
@@ -47,7 +63,27 @@ def played(
     pitch,  # (b,) 1.1: higher by a tenth
     hz,     # (m,) where the rows lie, rising
 ):          # (b,m,frames)
-    "Crops at another speed and another pitch: of the moments the nearest one, between rows a straight line"
+    """Crops at another speed and another pitch: of the moments the nearest one, between rows a straight line
+
+    Parameters
+    ----------
+    x
+        (m,f) log mel
+    begin
+        (b,) the frames at which crops begin
+    frames
+        of a crop
+    speed
+        (b,) 1.1: faster by a tenth, each moment as it is
+    pitch
+        (b,) 1.1: higher by a tenth
+    hz
+        (m,) where the rows lie, rising
+
+    Returns
+    -------
+    (b,m,frames)
+    """
     at = begin[:, None] + (torch.arange(frames)*speed[:, None]).round().long()
     x = x[:, at.to(x.device)].transpose(0, 1)
     from_hz = hz/pitch[:, None]
@@ -57,9 +93,20 @@ def played(
     row = lambda i: x.gather(1, i.expand(-1, -1, frames))
     return torch.lerp(row(low), row(low + 1), up)
 
+
 # %% ../../nbs/430_training.vae.ipynb #00a26bc3
 class VAETraining(Task):
-    "A `ConvVAE` in training on a corpus"
+    """A `ConvVAE` in training on a corpus
+
+    Parameters
+    ----------
+    corpus : Corpus
+    mel : MelConfig
+    vae : VAEConfig | None
+        its mean and std are taken from the corpus
+    cfg : TrainConfig
+    device : str
+    """
     kind = 'vae'
 
     def __init__(self,

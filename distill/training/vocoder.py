@@ -27,7 +27,37 @@ from ..models.vocoders import Base, GriffinLim, Unfit, load_vocoder
 # %% ../../nbs/440_training.vocoder.ipynb #4297246d
 @dataclass(frozen=True)
 class VocoderConfig:
-    "How a vocoder is trained"
+    """How a vocoder is trained
+
+    Parameters
+    ----------
+    type : str
+        'fourier' or 'hifigan_v2'
+    batch : int
+        crops a step
+    frames : int
+        mel frames a crop
+    lr : float
+        learning rate of AdamW (Loshchilov & Hutter 2019)
+    lr_warmup : int
+        steps over which it rises from zero
+    discriminators : str
+        'none', 'small' (a processor can bear them) or 'full' (Kong et al. 2020)
+    adversarial_after : int
+        steps before the discriminators are listened to
+    gain : tuple
+        dB; every crop is made up to so much quieter or louder
+    ema : float
+        decay of the running mean of the weights, which is what is kept
+    hold_out : float
+        share of the files kept aside to measure on
+    epoch : int
+        steps in an epoch
+    bf16 : bool
+        on a graphics card, let the discriminators convolve in bfloat16
+    seed : int
+        of weights, crops and phases
+    """
     type: str = 'fourier'          # 'fourier' or 'hifigan_v2'
     batch: int = 8                 # crops a step
     frames: int = 40               # mel frames a crop
@@ -59,9 +89,22 @@ STEPS = dict(fourier=600, hifigan_v2=20_000)    # steps when nobody asks for oth
 _WINDOWS = 256, 1024, 2048, 4096                # of the loss; others than those of the score
 _MARGIN = 4                                     # frames at both ends of a crop whose neighbours the net cannot see
 
+
 # %% ../../nbs/440_training.vocoder.ipynb #e264f3b7
 class VocoderTraining(Task):
-    "A vocoder in training on a corpus; `distill.training.loop.fit` drives it"
+    """A vocoder in training on a corpus; `distill.training.loop.fit` drives it
+
+    Parameters
+    ----------
+    corpus : Corpus
+    mel : MelConfig
+    cfg : VocoderConfig
+    device : str
+        'cpu', 'cuda', 'cuda:1' …, 'auto'
+    start
+        a vocoder to begin with, of the same type and mel settings: a loaded model that has one, or such a vocoder's
+        state
+    """
     kind, aim = 'vocoder', 'generator'
 
     def __init__(self,
@@ -253,7 +296,16 @@ def _plain(d): return {k: list(v) if isinstance(v, tuple) else v for k, v in d.i
 # %% ../../nbs/440_training.vocoder.ipynb #79a6d11d
 @dataclass(frozen=True)
 class Plan:
-    "What a training will take"
+    """What a training will take
+
+    Parameters
+    ----------
+    steps : int
+    minutes : float
+        expected, on this device
+    enough : bool
+        whether so many steps usually are
+    """
     steps: int
     minutes: float      # expected, on this device
     enough: bool        # whether so many steps usually are
@@ -277,7 +329,36 @@ def train_vocoder(
     bf16: bool = False,               # on a graphics card, let the discriminators convolve in bfloat16; elsewhere it changes nothing
     task: VocoderTraining | None = None,  # a training made by hand, in place of `corpus` and all the above but the budget
 ):                                    # yields a `Record` after every epoch; its `reference` is Griffin-Lim's score
-    "Train a vocoder on a corpus, yielding a `Record` per epoch"
+    """Train a vocoder on a corpus, yielding a `Record` per epoch
+
+    Parameters
+    ----------
+    corpus : Corpus
+    mel : MelConfig
+    type : str
+        'fourier' or 'hifigan_v2'
+    steps : int | None
+        optimiser steps; None: 600 for 'fourier', 20,000 for 'hifigan_v2', or what fits into the minutes
+    minutes : float | None
+        of training, at most
+    epochs : int | None
+        of 50 steps, in place of `steps`
+    start
+        a vocoder to begin with, of the same type and mel settings: a loaded model that has one, or such a vocoder's
+        state
+    device : str
+        'auto', 'cpu', 'cuda' …
+    seed : int
+        of weights, crops and phases
+    bf16 : bool
+        on a graphics card, let the discriminators convolve in bfloat16; elsewhere it changes nothing
+    task : VocoderTraining | None
+        a training made by hand, in place of `corpus` and all the above but the budget
+
+    Returns
+    -------
+    yields a `Record` after every epoch; its `reference` is Griffin-Lim's score
+    """
     check_budget(steps=steps, minutes=minutes, epochs=epochs)
     task = task or VocoderTraining(corpus, mel, VocoderConfig(type=type, bf16=bf16, seed=seed), device, start)
     yield from fit(task, epochs*task.epoch if epochs else steps, minutes)
@@ -285,7 +366,14 @@ def train_vocoder(
 def check_budget(
     **budget, # numbers by name; None: no limit
 ):
-    "Refuse what nothing can be trained for"
+    """Refuse what nothing can be trained for
+
+    Parameters
+    ----------
+    **budget
+        numbers by name; None: no limit
+    """
     for k, v in budget.items():
         if v is not None and not 0 < v < math.inf: raise UserError(f'{k} is {v}, must be a number above 0.')
     if budget['epochs'] is not None and budget['steps'] is not None: raise UserError('Give epochs or steps, not both.')
+

@@ -34,7 +34,19 @@ def places(
     corpus: Corpus,
     seconds: float = 4.,  # of each sound that are looked at
 ) -> pd.DataFrame:        # index: name; columns: brightness (Hz), noisiness (0 … 1), seconds, group
-    "Where the used sounds of a corpus lie on its map"
+    """Where the used sounds of a corpus lie on its map
+
+    Parameters
+    ----------
+    corpus : Corpus
+    seconds : float
+        of each sound that are looked at
+
+    Returns
+    -------
+    pd.DataFrame
+        index: name; columns: brightness (Hz), noisiness (0 … 1), seconds, group
+    """
     mel, rows = Mel(MelConfig()), []
     hz = torch.linspace(0, SAMPLE_RATE/2, mel.cfg.n_fft//2 + 1)
     for i, f in enumerate(corpus.kept):
@@ -49,7 +61,20 @@ def latent_places(
     model: LoadedModel,
     seconds: float = 4.,  # of each sound that are looked at
 ) -> pd.DataFrame:        # index: name; columns: first, second (spreads), seconds, group
-    "Where the used sounds of a corpus lie for a model"
+    """Where the used sounds of a corpus lie for a model
+
+    Parameters
+    ----------
+    corpus : Corpus
+    model : LoadedModel
+    seconds : float
+        of each sound that are looked at
+
+    Returns
+    -------
+    pd.DataFrame
+        index: name; columns: first, second (spreads), seconds, group
+    """
     z = torch.stack([latent_of(model, corpus[i][:round(seconds*SAMPLE_RATE)])[0].mean(1) for i in range(len(corpus))])
     z = z - z.mean(0)
     xy = z @ torch.linalg.svd(z, full_matrices=False).Vh[:2].T
@@ -61,6 +86,7 @@ def group_of(name: str) -> str:
     "What a sound is one of: its folder, else its name without the numbers at the end"
     p = PurePosixPath(name)
     return p.parts[0] if len(p.parts) > 1 else p.stem.rstrip('0123456789_- .') or p.stem
+
 
 # %% ../../nbs/850_ui.corpus.ipynb #1fbe8932
 _MAP_JS = r'''
@@ -131,7 +157,13 @@ class Map(anywidget.AnyWidget):
     def put(self,
         df: pd.DataFrame,   # as `places` or `latent_places` gives
     ):
-        "Show these sounds"
+        """Show these sounds
+
+        Parameters
+        ----------
+        df : pd.DataFrame
+            as `places` or `latent_places` gives
+        """
         self.df, ticks = df, []
         if 'brightness' in df:
             x, y, labels = np.log2(df.brightness.clip(lower=20).to_numpy()), np.log10(df.noisiness.to_numpy()), ['brightness (centre of the spectrum)', 'noisy', 'tonal']
@@ -156,6 +188,7 @@ class Map(anywidget.AnyWidget):
         return picture(grey(ax).figure, 'map of the sounds')
 
     def __repr__(self): return f'Map({counted(len(self.points), "sound")})'
+
 
 # %% ../../nbs/850_ui.corpus.ipynb #39c946ce
 _DROP_JS = r'''
@@ -204,7 +237,17 @@ _DROP_CSS = '''
 '''
 
 class Drop(anywidget.AnyWidget):
-    "A place to drop files"
+    """A place to drop files
+
+    Parameters
+    ----------
+    panel : Panel
+        where it stands
+    into
+        the folder the files go to
+    done
+        called with that folder after the last file
+    """
     _esm, _css = _DROP_JS, _DROP_CSS
 
     def __init__(self,
@@ -228,7 +271,16 @@ class Drop(anywidget.AnyWidget):
         data: bytes,
         last: bool = True,   # the folder is read after the last one
     ):
-        "Write a file that was dropped; one that cannot be does not hold up the others"
+        """Write a file that was dropped; one that cannot be does not hold up the others
+
+        Parameters
+        ----------
+        name : str
+            relative path
+        data : bytes
+        last : bool
+            the folder is read after the last one
+        """
         try: self._came += receive(self.into, name, data)
         except UserError as e: self._refused.append(e)
         self.panel.say(f'Received {name}')
@@ -245,7 +297,21 @@ def receive(
     name: str,    # a relative path, as a browser gives it
     data: bytes,
 ) -> bool:        # whether it was written
-    "Write a file that was dropped, unless one of that name is there"
+    """Write a file that was dropped, unless one of that name is there
+
+    Parameters
+    ----------
+    folder
+        where it goes
+    name : str
+        a relative path, as a browser gives it
+    data : bytes
+
+    Returns
+    -------
+    bool
+        whether it was written
+    """
     parts = PurePosixPath(name).parts
     if not parts or any(p in ('/', '..') or p.startswith('.') for p in parts) or '\\' in name: raise UserError(f'{name[:80]!r} is no name for a sound: rename the file.')
     try:
@@ -253,9 +319,20 @@ def receive(
     except FileExistsError: return False
     return True
 
+
 # %% ../../nbs/850_ui.corpus.ipynb #989d00a0
 class CorpusPanel(Panel):
-    "Look at and listen to a folder of sounds"
+    """Look at and listen to a folder of sounds
+
+    Parameters
+    ----------
+    folder
+        of sounds
+    model
+        a `LoadedModel` or a model file, for a map as it hears
+    into
+        where dropped files go
+    """
     def __init__(self,
         folder='',        # of sounds
         model=None,       # a `LoadedModel` or a model file, for a map as it hears
@@ -280,7 +357,13 @@ class CorpusPanel(Panel):
     def choose(self,
         folder: str,   # of sounds
     ):
-        "Look at a folder"
+        """Look at a folder
+
+        Parameters
+        ----------
+        folder : str
+            of sounds
+        """
         if self.folder.value == folder: self.look()
         else: self.folder.value = folder
 

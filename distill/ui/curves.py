@@ -28,7 +28,20 @@ def training_history(
     source,          # a `LoadedModel`, a `.distillgan` or `.pt` file, or records
     of: str = '',    # 'model' or 'vocoder'; '': the one there is, the model where there are both
 ) -> list:           # one dict an epoch
-    "The records of a training"
+    """The records of a training
+
+    Parameters
+    ----------
+    source
+        a `LoadedModel`, a `.distillgan` or `.pt` file, or records
+    of : str
+        'model' or 'vocoder'; '': the one there is, the model where there are both
+
+    Returns
+    -------
+    list
+        one dict an epoch
+    """
     found = _histories(source)
     return found.get(of, []) if of else next(iter(found.values()), [])
 
@@ -50,6 +63,7 @@ def kept_epoch(history) -> int | None:
     best = [h['epoch'] for h in history if h['best'] and h['held_out'] is not None]
     return best[-1] if best else None
 
+
 # %% ../../nbs/840_ui.curves.ipynb #e77df18e
 def loss_curves(
     source,            # a `LoadedModel`, a `.distillgan` or `.pt` file, or records
@@ -57,7 +71,23 @@ def loss_curves(
     title: str = '',
     of: str = '',      # 'model' or 'vocoder'; '': all there is
 ) -> Figure:           # `savefig` writes it for a paper
-    "A model's losses and its held-out error by epoch, and a vocoder's losses and its held-out distance beside Griffin-Lim's"
+    """A model's losses and its held-out error by epoch, and a vocoder's losses and its held-out distance beside Griffin-Lim's
+
+    Parameters
+    ----------
+    source
+        a `LoadedModel`, a `.distillgan` or `.pt` file, or records
+    size
+        inches, of a training
+    title : str
+    of : str
+        'model' or 'vocoder'; '': all there is
+
+    Returns
+    -------
+    Figure
+        `savefig` writes it for a paper
+    """
     found = {k: v for k, v in _histories(source).items() if of in ('', k)}
     if not found: raise UserError(f'This {"file" if of else "model"} has no record of {f"a {of}" if of else "its"} training, so there are no curves to draw.')
     fig = _Curves(figsize=(size[0], size[1]*len(found)), dpi=80, layout='constrained')
@@ -70,6 +100,7 @@ def loss_curves(
             ax.legend(fontsize=8, frameon=False, labelcolor=GREY)
     fig.axes[0].set_title(title)
     return fig
+
 
 # %% ../../nbs/840_ui.curves.ipynb #64504acf
 _FIELDS = {'epoch', 'parts', 'held_out', 'best'}

@@ -50,7 +50,16 @@ def row_of(e: ModelEntry) -> dict: # for `Rows`
 
 # %% ../../nbs/870_ui.library.ipynb #618b304a
 class LibraryPanel(Panel):
-    "The models in a folder"
+    """The models in a folder
+
+    Parameters
+    ----------
+    folder
+        the library's; None: `DISTILL_MODELS`, else the user's data folder
+    per_page : int
+    on_load
+        called with the `LoadedModel` after Load
+    """
     def __init__(self,
         folder=None,      # the library's; None: `DISTILL_MODELS`, else the user's data folder
         per_page: int = 15,
@@ -137,7 +146,13 @@ class LibraryPanel(Panel):
     def select(self,
         ref,   # as for `ModelLibrary.get`
     ):
-        "Choose a model"
+        """Choose a model
+
+        Parameters
+        ----------
+        ref
+            as for `ModelLibrary.get`
+        """
         self.rows.selected = self.library.get(ref).model_id
 
     @property
@@ -179,7 +194,13 @@ class LibraryPanel(Panel):
     def load(self,
         model_id: str = '',  # '': the chosen one
     ):
-        "Load a model and play it below"
+        """Load a model and play it below
+
+        Parameters
+        ----------
+        model_id : str
+            '': the chosen one
+        """
         if model_id: self.rows.selected = model_id
         self.loaded = load_model(self._the_chosen().path)
         if self.model: close_all(self.model)

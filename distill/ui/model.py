@@ -40,21 +40,54 @@ def edit_model(
     path,        # a model file
     **changes,   # fields of its metadata: name, tags, description, extra
 ) -> Path:       # the same path
-    "Change what a model file says of itself"
+    """Change what a model file says of itself
+
+    Parameters
+    ----------
+    path
+        a model file
+    **changes
+        fields of its metadata: name, tags, description, extra
+
+    Returns
+    -------
+    Path
+        the same path
+    """
     return resave(load_model(path), path, **changes)
 
 def copy_model(
     path,        # a model file
     name: str,   # of the copy
 ) -> Path:       # the new file, beside the old one
-    "A second model with the same weights, under another name and with an id of its own"
+    """A second model with the same weights, under another name and with an id of its own
+
+    Parameters
+    ----------
+    path
+        a model file
+    name : str
+        of the copy
+
+    Returns
+    -------
+    Path
+        the new file, beside the old one
+    """
     return resave(load_model(path), name=name, model_id='', created='')
+
 
 # %% ../../nbs/860_ui.model.ipynb #be408034
 def strength_text(
     s,        # a slider of the analysis
 ) -> str:
-    "Where its ends lie, and how much it does: its measured effect where there is one, else its share of the corpus's variety"
+    """Where its ends lie, and how much it does: its measured effect where there is one, else its share of the corpus's variety
+
+    Parameters
+    ----------
+    s
+        a slider of the analysis
+    """
     said = f'{100*s.share:.0f} % of variety' if s.rho is None else f'ρ {s.rho:.2f}' + ('' if s.covered is None else f', {100*s.covered:.0f} % of range')
     low, high = (s.values[0], s.values[-1]) if s.descriptor is None else (s.low, s.high)
     return said if low is None else f'{range_text(s.descriptor, low, high)} · {said}'
@@ -85,11 +118,18 @@ class SliderRow(W.HBox):
 
     def still(self): return f'<div>{html.escape(self.slider.name)}: <b>{self.position.value if self.set.value else "free"}</b> {self.range.value}</div>'
 
+
 # %% ../../nbs/860_ui.model.ipynb #c0e2c179
 def made_text(
     info: dict,  # of a sound, as its tags have it
 ) -> str:
-    "What made a sound, in words"
+    """What made a sound, in words
+
+    Parameters
+    ----------
+    info : dict
+        of a sound, as its tags have it
+    """
     file = lambda k: Path(info[k]['file']).name or 'a sound'
     if info.get('made') == 'morph': parts = [f"from {file('a')} to {file('b')}, position {info['position']:g}"]
     else: parts = [f'{k} {v:g}' for k, v in info.get('sliders', {}).items()]
@@ -121,9 +161,18 @@ class Take(W.VBox):
         self.add_class('distill-take')
         show(self.drop, False); show(self.recall, settings is not None)
 
+
 # %% ../../nbs/860_ui.model.ipynb #327f0e14
 class ModelPanel(Panel):
-    "Play a model"
+    """Play a model
+
+    Parameters
+    ----------
+    loaded : LoadedModel
+        or the path of a model file
+    folder
+        where exported takes go
+    """
     def __init__(self,
         loaded: LoadedModel,  # or the path of a model file
         folder='exports',     # where exported takes go
@@ -233,7 +282,13 @@ class ModelPanel(Panel):
     def put(self,
         settings: dict,  # as `values` gave them; without a seed, the seed stays
     ):
-        "Set the controls"
+        """Set the controls
+
+        Parameters
+        ----------
+        settings : dict
+            as `values` gave them; without a seed, the seed stays
+        """
         for n, r in self.sliders.items(): r.put(settings.get('sliders', {}).get(n))
         for k, usual in _EXTRA.items(): getattr(self, k).value = settings.get(k) or usual
         for k in (*_WITH.values(), 'seconds', 'seed'): getattr(self, k).value = settings.get(k, getattr(self, k).value) or 0
@@ -415,7 +470,13 @@ class ModelPanel(Panel):
     def begin_report(self,
         **settings,   # more of `report`: seed, draws, most
     ):
-        "Measure the model on the folder that is given"
+        """Measure the model on the folder that is given
+
+        Parameters
+        ----------
+        **settings
+            more of `report`: seed, draws, most
+        """
         if not self.sounds.value.strip(): raise UserError('A report needs sounds: give the folder the model learned from, or another.')
         self.say('')
         self.measuring = Measuring(self.loaded, self.sounds.value.strip(), self._measured, **settings)

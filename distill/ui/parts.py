@@ -55,7 +55,20 @@ def picture(
     fig,          # a matplotlib figure
     alt: str,     # what it shows, for those who do not see it
 ) -> str:         # `<img>`
-    "A figure as HTML, small and with a transparent ground"
+    """A figure as HTML, small and with a transparent ground
+
+    Parameters
+    ----------
+    fig
+        a matplotlib figure
+    alt : str
+        what it shows, for those who do not see it
+
+    Returns
+    -------
+    str
+        `<img>`
+    """
     b = io.BytesIO()
     with _drawing: fig.savefig(b, format='webp', transparent=True, pil_kwargs=dict(quality=80))
     return f'<img alt="{html.escape(alt)}" src="data:image/webp;base64,{base64.b64encode(b.getvalue()).decode()}">'
@@ -66,10 +79,21 @@ def mel_picture(
     alt: str = 'mel spectrogram',
     width: float = 4.2,
 ) -> str:
-    "A mel spectrogram as HTML"
+    """A mel spectrogram as HTML
+
+    Parameters
+    ----------
+    mel
+        (m,f) log mel
+    cfg
+        its `MelConfig`
+    alt : str
+    width : float
+    """
     fig, ax = new_figure(width, 1.4)
     grey(plot_mel(mel, cfg, ax))
     return picture(fig, alt)
+
 
 # %% ../../nbs/800_ui.parts.ipynb #b88703e5
 def is_shown(w) -> bool:
@@ -94,7 +118,18 @@ def row(*ws): # widgets -> a box
 def still(
     w,       # a widget
 ) -> str:    # HTML
-    "A widget as a page without a kernel shows it: texts, pictures, tables, players and the values of controls"
+    """A widget as a page without a kernel shows it: texts, pictures, tables, players and the values of controls
+
+    Parameters
+    ----------
+    w
+        a widget
+
+    Returns
+    -------
+    str
+        HTML
+    """
     if not is_shown(w): return ''
     if isinstance(w, (W.Button, W.ToggleButtons, W.Checkbox, W.ToggleButton)): return ''
     if hasattr(w, 'still'): return w.still()
@@ -103,9 +138,16 @@ def still(
     value = getattr(w, 'label', None) or getattr(w, 'value', None)
     return f'<div>{html.escape(w.description)}: <b>{html.escape(str(value))}</b></div>' if getattr(w, 'description', '') and value not in (None, '', ()) else ''
 
+
 # %% ../../nbs/800_ui.parts.ipynb #80b928a9
 class Panel(W.VBox):
-    "A column of widgets that says what went wrong and can be shown without a kernel"
+    """A column of widgets that says what went wrong and can be shown without a kernel
+
+    Parameters
+    ----------
+    *children
+        widgets, from top to bottom; None is the place for the sentence, else it stands below
+    """
     def __init__(self,
         *children,           # widgets, from top to bottom; None is the place for the sentence, else it stands below
     ):
@@ -157,3 +199,4 @@ class Panel(W.VBox):
         "The live panel, and the still one for pages without a kernel"
         d = super()._repr_mimebundle_(**kw)
         return dict(d[0] if isinstance(d, tuple) else d) | {'text/plain': repr(self), 'text/html': self._repr_html_()}
+

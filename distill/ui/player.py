@@ -166,7 +166,14 @@ def file_name(s: str) -> str:
 
 # %% ../../nbs/810_ui.player.ipynb #f3b3ca8c
 class Player(anywidget.AnyWidget):
-    "A waveform that plays a `Sound`"
+    """A waveform that plays a `Sound`
+
+    Parameters
+    ----------
+    sound : Sound
+    title : str
+        its name, also of the file that is downloaded
+    """
     _esm, _css = _PLAYER_JS, _PLAYER_CSS
     title = T.Unicode().tag(sync=True)
     seconds = T.Float().tag(sync=True)
@@ -229,6 +236,7 @@ class Player(anywidget.AnyWidget):
         d = super()._repr_mimebundle_(**kw)
         return dict(d[0] if isinstance(d, tuple) else d) | {'text/html': self.still()}
 
+
 # %% ../../nbs/810_ui.player.ipynb #284bfbdb
 def _as_sound(x) -> Sound:
     "A file, or samples at 48 kHz, as a `Sound`"
@@ -242,7 +250,17 @@ def gallery(
     titles: tuple | list = (), # one a sound; without, what each sound says of itself
     width: float = 2.5,        # of a picture, inches
 ) -> HTML:
-    "Sounds side by side, each a picture with a player below it"
+    """Sounds side by side, each a picture with a player below it
+
+    Parameters
+    ----------
+    *sounds
+        `Sound`s, files, or samples (t,) or (c,t) at 48 kHz
+    titles : tuple | list
+        one a sound; without, what each sound says of itself
+    width : float
+        of a picture, inches
+    """
     if titles and len(titles) != len(sounds): raise UserError(f'There are {counted(len(sounds), "sound")} and {counted(len(titles), "title")}: give one for each, or none.')
     mel, out = Mel(), []
     for i, x in enumerate(sounds):
@@ -255,3 +273,4 @@ def gallery(
         out.append(f'<figure style="margin:0"><figcaption>{html.escape(title)}</figcaption>{pic}<br><audio controls style="width:100%;height:32px" '
                    f'src="data:audio/{kind};base64,{base64.b64encode(data).decode()}"></audio></figure>')
     return HTML('<div class="distill-gallery" style="display:flex;flex-wrap:wrap;gap:12px">' + ''.join(out) + '</div>')
+

@@ -35,7 +35,23 @@ from .work import Work
 
 # %% ../../nbs/880_ui.train.ipynb #8c20da5e
 class Training(Work):
-    "The training of a model in a thread"
+    """The training of a model in a thread
+
+    Parameters
+    ----------
+    corpus
+        a `Corpus`, or a folder of sounds
+    name : str
+        of the model
+    models_dir
+        as for `train_model`
+    resume
+        go on with what is unfinished
+    tell
+        called with this training after every epoch and at the end, in its thread
+    **budget
+        steps, minutes, seed, device
+    """
     thing = 'training'
 
     def __init__(self,
@@ -54,11 +70,23 @@ class Training(Work):
         if not isinstance(self.corpus, Corpus): self.corpus = Corpus(self.corpus)
         return train_model(self.corpus, self.name, self.models_dir, resume=self.resume, progress=self.heard, stop=self.now.is_set, **self.budget)
 
+
 # %% ../../nbs/880_ui.train.ipynb #1dc80556
 def unfinished_model(
     checkpoint,     # a `.pt` file
 ) -> LoadedModel:   # without sliders
-    "The model in a training that is not finished, to listen to"
+    """The model in a training that is not finished, to listen to
+
+    Parameters
+    ----------
+    checkpoint
+        a `.pt` file
+
+    Returns
+    -------
+    LoadedModel
+        without sliders
+    """
     d = read_checkpoint(checkpoint)
     net = ConvVAE(VAEConfig(**d['model_config']))
     net.load_state_dict(d['model_state_dict'])
@@ -70,9 +98,20 @@ def example(corpus: Corpus, seed: int = 0, seconds: float = 3.) -> tuple: # (nam
     i = (corpus.split(seed=seed)[1] or [0])[0]
     return corpus.names[i], Sound(corpus[i][:round(seconds*48_000)].numpy())
 
+
 # %% ../../nbs/880_ui.train.ipynb #838d9ded
 class TrainPanel(Panel):
-    "Train a model on a folder of sounds"
+    """Train a model on a folder of sounds
+
+    Parameters
+    ----------
+    folder
+        of sounds
+    name : str
+        of the model; '': as the folder
+    models_dir
+        the library's folder; None: `DISTILL_MODELS`, else the user's data folder
+    """
     def __init__(self,
         folder='',          # of sounds
         name: str = '',     # of the model; '': as the folder

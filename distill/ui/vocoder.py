@@ -32,7 +32,17 @@ from ..models.vocoders import resolve_vocoder
 
 # %% ../../nbs/890_ui.vocoder.ipynb #83c9518e
 class VocoderTraining(Work):
-    "The training of a model's vocoder in a thread"
+    """The training of a model's vocoder in a thread
+
+    Parameters
+    ----------
+    model : LoadedModel
+    corpus : Corpus
+    tell
+        called with this training after every epoch and at the end, in its thread
+    **settings
+        of `bundle_vocoder`: type, minutes, resume, force …
+    """
     thing = 'vocoder training'
 
     def __init__(self,
@@ -72,12 +82,27 @@ def unfinished(model: LoadedModel) -> dict | None:
     "The vocoder training that waits in a model's file"
     return (model.vocoder_state or {}).get('checkpoint')
 
+
 # %% ../../nbs/890_ui.vocoder.ipynb #f3035c70
 TYPES = {'Fourier': 'fourier', 'HiFi-GAN V2': 'hifigan_v2'}
 _MANY = 300   # names of models that the page is given to choose from
 
 class VocoderPanel(Panel):
-    "Train a vocoder for a model of the library"
+    """Train a vocoder for a model of the library
+
+    Parameters
+    ----------
+    models_dir
+        the library's folder; None: `DISTILL_MODELS`, else the user's data folder
+    model : str
+        its name, id or file
+    folder
+        of sounds
+    into
+        where dropped files go
+    **settings
+        more of `bundle_vocoder`: batch_size, discriminators, device, seed …
+    """
     def __init__(self,
         models_dir=None,    # the library's folder; None: `DISTILL_MODELS`, else the user's data folder
         model: str = '',    # its name, id or file
@@ -141,7 +166,13 @@ class VocoderPanel(Panel):
     def choose(self,
         folder: str,   # of sounds
     ):
-        "Take a folder"
+        """Take a folder
+
+        Parameters
+        ----------
+        folder : str
+            of sounds
+        """
         if self.folder.value == folder: self.read()
         else: self.folder.value = folder
 

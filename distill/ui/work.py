@@ -20,7 +20,18 @@ class Enough(Exception):
     "Somebody asked for the end"
 
 class Work:
-    "Something long in a thread: `state` is 'running', 'stopped', 'done' or 'failed'"
+    """Something long in a thread: `state` is 'running', 'stopped', 'done' or 'failed'
+
+    Parameters
+    ----------
+    key
+        what is worked on; one at a time
+    name : str
+    tell
+        called with this work after every epoch and at the end, in its thread
+    records
+        of epochs done before
+    """
     running: dict = {}   # what is worked on -> `Work`
     thing = 'work'       # what it is called
 
@@ -54,7 +65,13 @@ class Work:
     def heard(self,
         rec,   # an epoch's `Record`
     ):
-        "Note an epoch and tell of it; ends the work when that was asked for"
+        """Note an epoch and tell of it; ends the work when that was asked for
+
+        Parameters
+        ----------
+        rec
+            an epoch's `Record`
+        """
         self.records.append({k: v for k, v in asdict(rec).items() if k != 'eta'})
         self.eta = rec.eta
         self.tell()
@@ -72,7 +89,13 @@ class Work:
     def stop(self,
         now: bool = False,   # not even to the end of the epoch
     ):
-        "Ask for the end"
+        """Ask for the end
+
+        Parameters
+        ----------
+        now : bool
+            not even to the end of the epoch
+        """
         (self.now if now else self._after_epoch).set()
 
     def wait(self, seconds=None) -> str: # the state
@@ -81,6 +104,7 @@ class Work:
         return self.state
 
     def __repr__(self): return f'{type(self).__name__}({self.name!r}, {self.state}, {counted(len(self.records), "epoch")})'
+
 
 # %% ../../nbs/830_ui.work.ipynb #829b9360
 @atexit.register
