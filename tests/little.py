@@ -14,7 +14,7 @@ MEL = MelConfig(n_fft=64, hop=16, n_mels=8)
 @functools.cache
 def tiny(seed=0):
     "A whole ConvVAE of 700 weights"
-    return ConvVAE(VAEConfig(n_mels=8, latent=2, channels=4, stages=1, kernel=3), seed).eval()
+    return ConvVAE(VAEConfig(n_mels=8, latent=2, channels=4, stages=1, kernel=3, n_levels=1), seed).eval()
 
 HISTORY = [dict(epoch=1, step=50, seconds=2.5, parts=dict(loss=1., recon=.9, kl=.1), held_out=.8, best=True)]
 

@@ -17,9 +17,9 @@ import numpy as np
 import pandas as pd
 import soundfile as sf
 import torch
-from .files import AudioError, SAMPLE_RATE, _shown, read_audio, read_tags, resample
+from .files import AudioError, SAMPLE_RATE, read_audio, read_tags, resample
 from ..core import MissingFile, UserError, cache_folder, make_generator
-from ..text import counted
+from ..text import counted, printable
 
 # %% ../../nbs/120_audio.corpus.ipynb #cbb72632
 _SOUNDS = set('.wav .wave .bwf .aif .aiff .aifc .flac .ogg .oga .opus .mp3 .mp2 .caf .w64 .rf64 .au .snd .avr .voc .8svx .svx .sph .nist'.split())
@@ -70,7 +70,7 @@ def _listing(folder):
     "Every file below `folder` as a `CorpusFile` in order of name, still without a verdict if it must be opened; links are followed, once"
     files, todo, links, seen = [], [folder], [], set()
     def add(p, status='', reason='', end=''):
-        files.append(CorpusFile(_shown(p.relative_to(folder).as_posix()) + end, status, reason, path=p))
+        files.append(CorpusFile(printable(p.relative_to(folder).as_posix()) + end, status, reason, path=p))
     while todo or links:
         d = todo.pop() if todo else links.pop(0)
         try:

@@ -11,7 +11,7 @@ from pathlib import Path
 __all__ = ['replay', 'differs']
 
 # %% ../../nbs/710_generation.replay.ipynb #a7067577
-from ..audio.files import Given, Sound, given, read_audio, read_tags
+from ..audio.files import GivenSound, Sound, given, read_audio, read_tags
 from ..core import UserError, models_folder
 from .sounds import _USUAL, blend, file_bits, generate, model_hash, morph, reconstruct, save_sound
 from ..library.catalog import ModelLibrary
@@ -32,7 +32,7 @@ def _regiven(note, file, others):
     "The sound that a note in the tags means"
     where = [*others, *(p for p in (Path(note['file']), Path(file).parent/Path(note['file']).name) if note['file'] and p.is_file())]
     for x in where:
-        if (g := given(x)).hash == note['hash']: return Given(g.samples, note['file'])
+        if (g := given(x)).hash == note['hash']: return GivenSound(g.samples, note['file'])
     raise UserError(f"{file} began with the sound {note['file'] or 'of an array'}, which is not there any more or has changed: give it with like.")
 
 def _vocoder_called(loaded, name):

@@ -381,7 +381,7 @@ def analyze(
     found = tuple(Slider(f'other {i + 1}', i, (var[i]/total).item(), _positions(states[:, i], weight)) for i in range(sliders))
     counts = [len(v) for v in mus]
     start, after = _order(states, counts, [_goes_on(m) for m in mels])
-    return LatentAnalysis(steps, mean, axes, spread, states, start, after, rest, found, _near(states, counts), levels=cfg.level)
+    return LatentAnalysis(steps, mean, axes, spread, states, start, after, rest, found, _near(states, counts), levels=cfg.n_levels)
 
 
 # %% ../../nbs/505_latent.analysis.ipynb #8c3f2a84

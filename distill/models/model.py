@@ -10,7 +10,7 @@ __all__ = ['DENSEST', 'LASTS', 'mel_of', 'latent_of', 'mel_from', 'picture', 'la
 
 # %% ../../nbs/540_models.model.ipynb #26d517e1
 import torch
-from ..audio.files import Given
+from ..audio.files import GivenSound
 from ..core import UserError, make_generator
 from ..latent.sampling import _padded, draw_latent, move_latent, vary_latent
 from ..latent.texture import flickering, standing_out
@@ -128,7 +128,7 @@ def picture(
     frames: int,
     sliders: dict | None = None,    # slider name → position −10 … 10
     seed: int = 0,
-    like: Given | None = None,      # a sound to begin from
+    like: GivenSound | None = None,      # a sound to begin from
     variation: float = .25,         # how far from it, 0 … 1
     density: float | None = None,   # sounds a second; None: one after the other, as long as they are
 ):                                  # (1,m,frames) on the model's device
@@ -142,7 +142,7 @@ def picture(
     sliders : dict | None
         slider name → position −10 … 10
     seed : int
-    like : Given | None
+    like : GivenSound | None
         a sound to begin from
     variation : float
         how far from it, 0 … 1

@@ -122,7 +122,7 @@ class VAETraining(Task):
         self.train_files, self.held_files = corpus.split(cfg.hold_out, cfg.seed)
         mels = [self._mel(corpus[i]) for i in range(len(corpus))]
         train = [mels[i] for i in self.train_files]
-        vae = (vae or VAEConfig(n_mels=mel.n_mels, silence=self.mel.silence, level=4)).fitted(train)
+        vae = (vae or VAEConfig(n_mels=mel.n_mels, silence=self.mel.silence)).fitted(train)
         self.net, self.average = (ConvVAE(vae, cfg.seed).to(self.device) for _ in range(2))
         self.keep()
         self.opt = Muon(self.net.parameters(), cfg.lr)
