@@ -1,7 +1,21 @@
-"""Small-corpus generative audio: train on your own sounds, steer what was learned, keep it in one safe file.
+"""Train a generative model on a folder of your own sounds, steer what it learned, and keep it in one safe file.
 
-Hand-written: nbdev only rewrites the `__version__` line below. `import distill` stays
-light; the names in `_lazy` are imported the first time they are touched (PEP 562).
+Start here, with a folder of 5 to 500 short sounds:
+
+    import distill
+    distill.train_model('~/sounds/rain', name='rain')      # minutes; the model goes into your library
+    sound = distill.generate('rain', seed=7)               # a new sound, played in a notebook
+    sound.save('rain.wav')
+
+    model = distill.load_model('rain')                     # a name, an id or a file
+    model.sliders.df()                                     # what its sliders are called and what each one changes
+    distill.generate(model, {'brightness': 5}, seconds=3)  # slider positions go from -10 to 10
+
+In a notebook there are panels for the same things: `distill.ui.LibraryPanel()`, `distill.ui.TrainPanel()`.
+In a shell, `distill --help` lists the commands; `distill demo` makes its own sounds and shows the whole way.
+
+`help(distill.generate)` explains every parameter, as it does for every function and class here. A mistake that
+one sentence can explain raises `UserError`. Names are imported when they are used, so `import distill` is quick.
 """
 from __future__ import annotations
 
@@ -9,6 +23,7 @@ from typing import TYPE_CHECKING
 
 from ._imports import lazy
 
+# nbdev_export rewrites this line
 __version__ = "0.1.0"
 
 _lazy = {
@@ -38,11 +53,15 @@ _lazy = {
     'train_model': 'distill.pipeline',
     'bundle_vocoder': 'distill.pipeline',
     'train_vocoder': 'distill.training.vocoder',
+    'TrainConfig': 'distill.training.plan',
+    'save_sound': 'distill.generation.sounds',
+    'ui': 'distill.ui',
 }
 __all__ = ['__version__', *_lazy]
 __getattr__, __dir__ = lazy(__name__, _lazy)
 
 if TYPE_CHECKING:
+    from . import ui as ui
     from .audio.corpus import Corpus as Corpus
     from .audio.files import Sound as Sound
     from .audio.meter import meter as meter
@@ -56,6 +75,7 @@ if TYPE_CHECKING:
     from .generation.sounds import generate as generate
     from .generation.sounds import morph as morph
     from .generation.sounds import reconstruct as reconstruct
+    from .generation.sounds import save_sound as save_sound
     from .latent.analysis import analyze as analyze
     from .library.catalog import ModelLibrary as ModelLibrary
     from .library.history import History as History
@@ -68,4 +88,5 @@ if TYPE_CHECKING:
     from .pipeline import bundle_vocoder as bundle_vocoder
     from .pipeline import train_model as train_model
     from .training.loop import fit as fit
+    from .training.plan import TrainConfig as TrainConfig
     from .training.vocoder import train_vocoder as train_vocoder

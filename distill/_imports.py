@@ -1,20 +1,23 @@
-"Names that are imported the first time they are touched (PEP 562), for the hand-written `__init__` files"
+"Names that are imported the first time they are used (PEP 562), for the hand-written `__init__` files"
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from importlib import import_module
+from typing import Any
 
 
 def lazy(
     package: str,            # the package's `__name__`
-    where: dict[str, str],   # name -> the module that has it
-):                           # the package's `__getattr__` and `__dir__`
+    where: dict[str, str],   # name -> the module that has it, or that it is
+) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:  # the package's `__getattr__` and `__dir__`
     "Make the names in `where` attributes of `package` without importing their modules yet"
-    pkg = vars(sys.modules[package])
+    names = vars(sys.modules[package])
 
-    def __getattr__(name: str):
+    def __getattr__(name: str) -> Any:
         if name not in where: raise AttributeError(f'module {package!r} has no attribute {name!r}')
-        val = pkg[name] = getattr(import_module(where[name]), name)
-        return val
+        module = import_module(where[name])
+        value = names[name] = module if where[name] == f'{package}.{name}' else getattr(module, name)
+        return value
 
-    return __getattr__, lambda: sorted({*pkg, *where})
+    return __getattr__, lambda: sorted({*names, *where})

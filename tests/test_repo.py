@@ -1,5 +1,5 @@
-"The repository keeps its own rules: generated files are up to date, pages are clean, executed and in order, imports stay light."
-import ast, configparser, filecmp, importlib.util, json, os, re, shutil, subprocess, sys
+"The repository keeps its own rules: generated files are up to date, pages are clean, executed and in order, imports stay light, code speaks the field's words."
+import ast, configparser, filecmp, importlib.util, io, json, os, re, shutil, subprocess, sys, tokenize
 from pathlib import Path
 import pytest
 import yaml
@@ -22,6 +22,8 @@ def trees(file):
     "The syntax trees of a module, or of a page's code cells"
     if file.suffix == '.py': return [ast.parse(file.read_text(encoding='utf-8'))]
     return [parse(src) for src in code_cells(file)]
+
+def is_exported(src): return bool({'export', 'exports', 'exporti'} & {d.split()[0] for d in directives(src)})
 
 def nodes(file): return [n for t in trees(file) for n in ast.walk(t)]
 
@@ -91,7 +93,16 @@ def test_page_opens_with_its_title(page):
 @every_page
 def test_page_is_small(page):
     assert page.stat().st_size <= 500_000
-    assert len(notebook(page)['cells']) <= 90, 'two ideas in one room: split it'
+    assert len(notebook(page)['cells']) <= 75, 'two ideas in one room: split it'
+
+@every_page
+def test_code_can_be_read_at_once(page):
+    "Lines fit a screen, an exported cell can be seen whole, and a line holds one statement"
+    cells = code_cells(page)
+    tokens = [t for src in cells for t in tokenize.generate_tokens(io.StringIO(TransformerManager().transform_cell(src)).readline)]
+    assert not [line for src in cells for line in src.splitlines() if len(line) > 120]
+    assert not [src for src in cells if is_exported(src) and len(src.splitlines()) > 70]
+    assert not [t.line for t in tokens if t.string == ';']
 
 @every_page
 def test_page_names_no_folder_of_this_machine(page):
@@ -105,18 +116,10 @@ def test_page_names_no_folder_of_this_machine(page):
 def test_imports_have_cells_of_their_own(page):
     "Making the docs runs every cell with an import in it, alone: whatever else stands there would run without what it needs"
     if not exported_as(page): return
-    mixed = [src for src in code_cells(page) if group(src, set()) and not {'export', 'exports', 'exporti'} & {d.split()[0] for d in directives(src)}
+    mixed = [src for src in code_cells(page) if group(src, set()) and not is_exported(src)
              and any(isinstance(n, (ast.Import, ast.ImportFrom)) for n in ast.walk(parse(src)))
              and not all(isinstance(n, (ast.Import, ast.ImportFrom)) for n in parse(src).body)]
     assert not mixed
-
-def test_sidebar_lists_every_page_once():
-    def leaves(v):
-        if isinstance(v, str): return [v]
-        if isinstance(v, list): return [x for i in v for x in leaves(i)]
-        return leaves(v.get('href', [])) + leaves(v.get('contents', []))
-    listed = leaves(yaml.safe_load((ROOT/'_quarto.yml').read_text(encoding='utf-8'))['website']['sidebar']['contents'])
-    assert sorted(x for x in listed if x.endswith('.ipynb')) == sorted(p.relative_to(NBS).as_posix() for p in PAGES)
 
 def test_the_requirements_page_names_tests_that_exist():
     named = set(re.findall(r'`(test_\w+)`', (NBS/'requirements.ipynb').read_text(encoding='utf-8')))
@@ -127,12 +130,35 @@ def test_the_requirements_page_names_tests_that_exist():
 def test_links_into_the_pages_folder(link, target):
     assert (NBS/link).read_bytes() == (ROOT/target).read_bytes(), f'nbs/{link} must be a link to (or a copy of) {target}'
 
-# --- the order of the rooms
+# --- the house: numbers, packages, the sidebar and imports
 
 def name_of(module): return '.'.join(module.relative_to(ROOT).with_suffix('').parts).removesuffix('.__init__')
 
 FILE = {name_of(f): f for f in MODULES}
-NUMBER = {m: int(p.name.split('_')[0]) for p in PAGES if (m := exported_as(p)) and p.name[0].isdigit()}
+ROOMS = [p for p in PAGES if p.name[0].isdigit()]
+NUMBER = {exported_as(p): int(p.name.split('_')[0]) for p in ROOMS}
+PACKAGES = {0: {''}, 1: {'audio'}, 2: {'features'}, 3: {'models'}, 4: {'training'}, 5: {'latent', 'models', 'generation'}, 6: {'library', 'models', 'evaluation', 'generation'},
+            7: {'generation', 'evaluation', 'export', ''}, 8: {'ui'}, 9: {'cli'}}     # the hundreds of a page's number -> the packages of its module
+
+def sidebar(v):
+    "The pages of a part of the sidebar, in its order"
+    if isinstance(v, str): return [v]
+    if isinstance(v, list): return [x for i in v for x in sidebar(i)]
+    return sidebar(v.get('href', [])) + sidebar(v.get('contents', []))
+
+def test_a_room_is_a_number_and_a_module():
+    "`NNN_package.module.ipynb` exports `distill/package/module.py`, and no two pages share a number or a module"
+    for p in ROOMS:
+        number, module = re.fullmatch(r'(\d{3})_([a-z]+(?:\.[a-z]+)?)', p.stem).groups()
+        assert exported_as(p) == f'distill.{module}', p.name
+        assert ''.join(module.split('.')[:-1]) in PACKAGES[int(number)//100], f'{p.name}: the package belongs elsewhere'
+    assert len(NUMBER) == len(set(NUMBER.values())) == len(ROOMS)
+
+def test_the_sidebar_lists_every_page_once_and_rooms_by_number():
+    listed = [x for x in sidebar(yaml.safe_load((ROOT/'_quarto.yml').read_text(encoding='utf-8'))['website']['sidebar']['contents']) if x.endswith('.ipynb')]
+    assert sorted(listed) == sorted(p.relative_to(NBS).as_posix() for p in PAGES)
+    rooms = [x for x in listed if x[0].isdigit()]
+    assert rooms == sorted(rooms)
 
 def imports(file):
     "(module, name or None) for everything of ours that `file` imports when it runs"
@@ -157,14 +183,14 @@ def number(mod, name=None):
     if name in table: return number(table[name])
     return max((number(*i) for i in imports(FILE[mod])), default=-1)
 
-@pytest.mark.parametrize('page', [p for p in PAGES if exported_as(p) in NUMBER], ids=lambda f: f.name)
+@pytest.mark.parametrize('page', ROOMS, ids=lambda f: f.name)
 def test_page_imports_only_smaller_numbers(page):
     own = exported_as(page)
     for file in (page, FILE[own]):
         up = [(m, n) for m, n in imports(file) if number(m, n) >= NUMBER[own] and not (file == page and own in (m, f'{m}.{n}'))]
         assert not up, f'{file.name} ({NUMBER[own]}) imports {up}'
 
-@pytest.mark.parametrize('first,absent', [('distill', 'torch pandas matplotlib ipywidgets numpy fastcore'), ('distill.library.catalog', 'torch torchaudio matplotlib ipywidgets'),
+@pytest.mark.parametrize('first,absent', [('distill', 'torch pandas matplotlib ipywidgets numpy fastcore'), ('distill; distill.ui', 'torch pandas matplotlib ipywidgets numpy'), ('distill.library.catalog', 'torch torchaudio matplotlib ipywidgets'),
                                           ('distill.models', 'torch pandas'), ('distill.cli', 'torch torchaudio pandas matplotlib')])
 def test_imports_stay_light(first, absent):
     code = f'import sys, {first}; print(*[m for m in {absent.split()!r} if m in sys.modules])'
@@ -175,9 +201,23 @@ def test_imports_stay_light(first, absent):
 def test_lazy_names_exist(package):
     "Each is what its module has; none is called like a module, which would take its place once that is imported"
     mod = importlib.import_module(package)
-    assert not [n for n in mod._lazy if importlib.util.find_spec(f'{package}.{n}')]
-    for n in mod._lazy: assert getattr(mod, n) is getattr(importlib.import_module(mod._lazy[n]), n)
+    names = {n: m for n, m in mod._lazy.items() if m != f'{package}.{n}'}          # `ui` is a module itself
+    assert not [n for n in names if importlib.util.find_spec(f'{package}.{n}')]
+    for n, m in names.items(): assert getattr(mod, n) is getattr(importlib.import_module(m), n)
     assert set(mod._lazy) <= set(dir(mod)) and set(mod._lazy) <= set(mod.__all__)
+
+@pytest.mark.parametrize('package', ['distill', 'distill.models', 'distill.library', 'distill.ui', 'distill.cli'])
+def test_a_type_checker_sees_the_lazy_names(package):
+    "The imports under `TYPE_CHECKING` and the table of lazy names say the same, and each import is an explicit export"
+    file = FILE[package]
+    block = next(n for n in ast.parse(file.read_text(encoding='utf-8')).body if isinstance(n, ast.If) and 'TYPE_CHECKING' in ast.unparse(n.test))
+    seen = {}
+    for n in block.body:
+        base = package.split('.')[:len(package.split('.')) - n.level + 1]
+        for a in n.names:
+            assert a.asname == a.name, f'{a.name}: write `import {a.name} as {a.name}`'
+            seen[a.name] = '.'.join([*base, n.module or a.name])                      # `from . import ui as ui` imports a module
+    assert seen == importlib.import_module(package)._lazy
 
 # --- the code
 
@@ -185,6 +225,37 @@ def test_lazy_names_exist(package):
 def test_public_names_are_explained(module):
     defs = [n for n in trees(module)[0].body if isinstance(n, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef))]
     assert not [d.name for d in defs if not d.name.startswith('_') and not ast.get_docstring(d)]
+
+BANNED = re.compile(r"""(?x) \b ( pictures? | slopes | steepest | judges | price | spreads | draws | flicker | relief | findings | levers | lasts | said_of | through\ the\ model ) \b""")
+# Words that are right in other places, but not as what a thing of ours is called
+BANNED_NAMES = {'held', 'near', 'rest', 'meaning', 'mine', 'agree', 'together'}
+BRITISH = re.compile(r"""(?xi) \b (
+    colour\w* | centre\w* | grey\w* | (?:behavi|fav|neighb|hon|flav|hum|lab|rum|vap|harb)our\w* | licence\w* | catalogue\w* | learnt | spelt | burnt | whilst | programmes? | judgement
+    | (?:model|label|travel|signal|tunnel)l(?:ed|ing) | artefacts? | mould | defence
+    | (?:optim|normal|organ|recogn|minim|maxim|initial|summar|serial|quant|general|real|character|synthes|special|custom|random|visual|local|regular|equal|emphas|stabil|parametr|util|categor|memor|final|vector|token|discret|standard|modern|penal|critic|apolog|harmon)is(?:e[sdr]?|ing|ation|ations)
+    | (?:anal|paral|catal)ys(?:e[ds]?|ing) ) \b""")
+
+def spoken(file):
+    "What the code of a file says: its names, split into words, and its docstrings"
+    names, texts = [], []
+    for n in nodes(file):
+        names += [getattr(n, k) for k in ('id', 'attr', 'arg', 'name') if isinstance(getattr(n, k, None), str)]
+        if isinstance(n, (ast.Module, ast.ClassDef, ast.FunctionDef)) and (doc := ast.get_docstring(n)): texts.append(doc)
+    return set(names), texts
+
+@pytest.mark.parametrize('file', MODULES + sorted((ROOT/'tests').glob('*.py')), ids=lambda f: f.relative_to(ROOT).as_posix())
+def test_code_speaks_the_fields_words(file):
+    names, texts = spoken(file)
+    words = [n.replace('_', ' ').lower() for n in names]
+    assert not sorted({w for t in words + texts if file.name != 'test_repo.py' for w in BANNED.findall(t.lower())})
+    defined = {n.name for n in nodes(file) if isinstance(n, (ast.FunctionDef, ast.ClassDef))} | {n.target.id for n in nodes(file) if isinstance(n, ast.AnnAssign) and isinstance(n.target, ast.Name)}
+    assert not BANNED_NAMES & defined
+
+@pytest.mark.parametrize('file', PAGES + MODULES + sorted(f for d in ('tests', 'tools') for f in (ROOT/d).glob('*.py')) + [ROOT/'README.md', ROOT/'CHANGELOG.md', ROOT/'CONTRIBUTING.md'],
+                         ids=lambda f: f.relative_to(ROOT).as_posix())
+def test_spelling_is_american(file):
+    text = file.read_text(encoding='utf-8') if file.suffix != '.ipynb' else '\n'.join(''.join(c['source']) for c in notebook(file)['cells'])
+    if file.name != 'test_repo.py': assert not sorted({m[0] for m in BRITISH.finditer(text)})
 
 @pytest.mark.parametrize('file', PAGES + MODULES + sorted((ROOT/'tests').glob('*.py')), ids=lambda f: f.relative_to(ROOT).as_posix())
 def test_unsafe_habits(file):

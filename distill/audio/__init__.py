@@ -1,0 +1,1 @@
+"Sound files: reading and writing, a corpus, space, and the meter."

@@ -11,12 +11,13 @@ __all__ = ['main', *_lazy]
 __getattr__, __dir__ = lazy(__name__, _lazy)
 
 if TYPE_CHECKING:
-    from .commands import app
+    from .commands import app as app
 
 
-def main():
-    "The console command; exit codes: 0 done, 1 the user's mistake, 2 a wrong command line, 130 interrupted, be it while Python still imports"
+def main() -> None:
+    "The console command; exit codes: 0 done, 1 the user's mistake, 2 a wrong command line, 130 interrupted"
     try:
         from .commands import app
         app()
-    except KeyboardInterrupt: sys.exit(130)
+    except KeyboardInterrupt:           # it may come while Python still imports
+        sys.exit(130)

@@ -1,0 +1,1 @@
+"New sounds from a model: recipes, generation, and replay."

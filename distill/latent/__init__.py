@@ -1,0 +1,1 @@
+"The latent space of a model: its analysis, sampling, texture and sliders."

@@ -1,0 +1,1 @@
+"Training: settings, the loop, the VAE and the vocoders."

@@ -1,4 +1,6 @@
-"""Panels for JupyterLab, Notebook and Voila: the library, a model, a corpus, the training of a model and of its vocoder; and a gallery of sounds. Importing this loads nothing until a name is used."""
+"""Panels for JupyterLab, Notebook and Voila: the library, a model, a corpus, the training of a model and of its vocoder.
+
+Importing this loads nothing; a name is imported when it is used."""
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
