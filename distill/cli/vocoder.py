@@ -78,7 +78,7 @@ def train_vocoder(
     from distill.pipeline import bundle_vocoder
     force = force or not resume and _agreed(file)
     corpus = Corpus(folder)
-    if first(): note('\n'.join(corpus.report(0).splitlines()[:-1]))     # without the last line, which is about training a model
+    if first(): note(corpus.report())
     try:
         with Progress('Training') if first() else nullcontext() as bar:
             made = bundle_vocoder(file, corpus, type, steps, minutes, epochs, lr, batch_size, discriminators, checkpoint_interval, resume, force, device, seed,

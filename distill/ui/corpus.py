@@ -49,7 +49,7 @@ def places(
     """
     mel, rows = Mel(MelConfig()), []
     hz = torch.linspace(0, SAMPLE_RATE/2, mel.cfg.n_fft//2 + 1)
-    for i, f in enumerate(corpus.kept):
+    for i, f in enumerate(corpus.used):
         power = mel.stft(corpus[i][None, :round(seconds*SAMPLE_RATE)]).abs().square().mean((0, 2))[1:] + 1e-12
         flat = power.log().mean().exp()/power.mean()
         rows.append((f.name, float((hz[1:]*power).sum()/power.sum()), float(flat)**.5, f.seconds, group_of(f.name)))
@@ -79,7 +79,7 @@ def latent_places(
     z = z - z.mean(0)
     xy = z @ torch.linalg.svd(z, full_matrices=False).Vh[:2].T
     xy = torch.nn.functional.pad(xy, (0, 2 - xy.shape[1]))/xy.std().clamp(min=1e-6)
-    rows = [(f.name, *p, f.seconds, group_of(f.name)) for f, p in zip(corpus.kept, xy.tolist())]
+    rows = [(f.name, *p, f.seconds, group_of(f.name)) for f, p in zip(corpus.used, xy.tolist())]
     return pd.DataFrame(rows, columns=['name', 'first', 'second', 'seconds', 'group']).set_index('name')
 
 def group_of(name: str) -> str:
@@ -386,8 +386,7 @@ class CorpusPanel(Panel):
         show(self.ear, c is not None and self.model is not None)
         show(self.player, False)
         if c is None: return
-        lines = str(c.report()).splitlines()
-        self.report.value = f'<b class="distill-report">{html.escape(lines[0])}</b><br>{html.escape(lines[1])}<br><span class="distill-dim">{html.escape(lines[-1])}</span>'
+        self.report.value = f'<b class="distill-report">{html.escape(c.report().splitlines()[0])}</b>'
         self.refused.value = _not_used(c)
         self.shape.value = _shape(c)
 
@@ -412,7 +411,7 @@ def _shape(corpus):
     "How long and how loud the sounds are"
     fig, ax = new_figure(6.4, 1.4)
     ax.remove()
-    for ax, values, label in zip(fig.subplots(1, 2), ([f.seconds for f in corpus.kept], [f.peak for f in corpus.kept]), ('seconds', 'peak, dBFS')):
+    for ax, values, label in zip(fig.subplots(1, 2), ([f.seconds for f in corpus.used], [f.peak for f in corpus.used]), ('seconds', 'peak, dBFS')):
         ax.hist(values, bins=20, color='#1976d2', alpha=.8)
         ax.set_xlabel(label); ax.set_ylabel('files'); ax.yaxis.get_major_locator().set_params(integer=True)
         grey(ax)
