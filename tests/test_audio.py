@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 import soundfile as sf
 import torch
-import distill.audio.files as audio
-from distill.audio.files import AudioError, Sound, read_audio, read_tags, resample, write_audio
+import distill.audio.cache as cached
+from distill.audio.files import AudioError, GivenSound, Sound, given, read_audio, read_tags, resample, write_audio
+import distill.audio.corpus as corpus_page
 from distill.audio.corpus import Corpus
 from distill.training.plan import default_steps, expected_seconds
 from distill.core import MissingFile, UserError, WriteError
@@ -217,9 +218,9 @@ def test_every_bad_file_has_its_reason_and_the_rest_is_used(folder):
     for name, reason in wanted.items(): assert got[name][0] == 'refused' and reason in got[name][1], (name, got[name])
     ignored = {'readme', '.hidden.wav', '._0.wav', 'line\ufffdbreak.txt', 'take.mp3', 'take.wav'}
     for name in ignored: assert got[name][0] == 'ignored' and got[name][1], name
-    assert {n for n, (s, _) in got.items() if s in ('kept', 'padded', 'split')} == {'0.flac', '0.wav', '1.wav', '2.wav', 'just.wav'}
+    assert {n for n, (s, _) in got.items() if s == 'used'} == {'0.flac', '0.wav', '1.wav', '2.wav', 'just.wav'}
     corpus = Corpus(folder)
-    text = str(corpus.report(seconds=9))
+    text = corpus.report()
     for name in wanted: assert name in text
     df = corpus.df()
     assert len(df) == len(got) and df.seconds.dtype == 'Float64' and str(df.status.dtype) == 'category' and df.rate.dtype == 'Int64'
@@ -243,7 +244,7 @@ def test_odd_things_in_a_folder(folder, tmp_path):
 def test_a_name_that_is_no_text(folder):
     put(folder/'b.wav', noise(seed=8)); os.rename(os.fsencode(folder/'b.wav'), os.fsencode(folder) + b'/b\xff.wav')
     c = Corpus(folder)
-    assert 'b\ufffd.wav' in c.names and str(c.report(0)).encode()
+    assert 'b\ufffd.wav' in c.names and c.report().encode()
     os.rename(os.fsencode(folder) + b'/b\xff.wav', os.fsencode(folder) + b'/b\xfe.wav')
     os.truncate(os.fsencode(folder) + b'/b\xfe.wav', 900)
     assert 'cut short' in status(Corpus(folder))['b\ufffd.wav'][1]
@@ -253,14 +254,15 @@ def test_files_that_may_not_be_opened(folder, monkeypatch):
     if os.geteuid():  # for root there is no such file
         (folder/'0.wav').chmod(0); (folder/'deep').chmod(0)
     else:
-        real, walk = audio._remembered, Path.iterdir
+        real, walk = corpus_page.decode_once, Path.iterdir
         def closed(path, cache):
             if path.name == '0.wav': raise PermissionError(errno.EACCES, 'Permission denied')
             return real(path, cache)
         def shut(path):
             if path.name == 'deep': raise PermissionError(errno.EACCES, 'Permission denied')
             return walk(path)
-        monkeypatch.setattr(audio, '_remembered', closed); monkeypatch.setattr(Path, 'iterdir', shut)
+        monkeypatch.setattr(corpus_page, 'decode_once', closed)
+        monkeypatch.setattr(Path, 'iterdir', shut)
     try: got = status(Corpus(folder))
     finally: (folder/'deep').chmod(0o755)
     assert got['0.wav'][0] == got['deep/'][0] == 'refused' and 'permissions' in got['0.wav'][1] and 'permissions' in got['deep/'][1]
@@ -276,6 +278,38 @@ def test_no_folder(tmp_path):
     with pytest.raises(MissingFile, match='nowhere'): Corpus(tmp_path/'nowhere')
     with pytest.raises(UserError, match='is a file'): Corpus(put(tmp_path/'a.wav', noise()))
 
+@pytest.mark.parametrize('value', ['', [], ['a', 'b'], 7, None, {}])
+def test_what_is_no_folder(tmp_path, monkeypatch, value):
+    put(tmp_path/'a.wav', noise())
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match='folder of sounds') as e: Corpus(value)
+    assert repr(value) in str(e.value)
+
+# --- a sound from the user
+
+def test_every_kind_of_sound_is_given_alike(tmp_path):
+    x = noise(.2, channels=2)
+    file = put(tmp_path/'a.wav', x, subtype='FLOAT')
+    kinds = [file, str(file), x.T, torch.from_numpy(x.T), Sound(x.T), (x.T, 48_000), x.mean(1), list(map(float, x.mean(1)))]
+    assert len({given(k).hash for k in kinds}) == 1
+    g = given(file)
+    assert isinstance(g, GivenSound) and given(g) is g and g.note() == dict(file=str(file), hash=g.hash)
+
+@pytest.mark.parametrize('bad', [None, 7, {}, 'gone.wav', [['a']], np.zeros(0), np.zeros((2, 2, 2)), (noise(.1).T, 0), (noise(.1).T, 44.1)])
+def test_no_sound_is_one_sentence(bad):
+    with pytest.raises(UserError) as e: given(bad)
+    assert str(e.value).endswith('.') and '\n' not in str(e.value)
+
+@pytest.mark.parametrize('x,why', [(noise(.049), '49 ms'), (noise()*0, 'all its samples are 0'), (noise(level=1e-5), 'silent'),
+                                   (noise()*[[1, -1]], 'cancel'), (noise()*30_000, 'full scale')])
+def test_a_given_sound_is_refused_with_the_reason_of_a_corpus(tmp_path, x, why):
+    file = put(tmp_path/'bad.wav', x, subtype='FLOAT'); put(tmp_path/'good.wav', noise())
+    reason = status(Corpus(tmp_path))['bad.wav'][1]
+    assert why in reason
+    for kind in (file, x.T.astype('float32')):
+        with pytest.raises(UserError) as e: given(kind)
+        assert reason in str(e.value)
+
 @pytest.mark.parametrize('rate', [22_050, 44_100, 48_000, 96_000])
 def test_channels_are_averaged_and_loudness_is_kept(tmp_path, rate):
     l, r = tone(500, 1, rate), tone(700, 1, rate)
@@ -288,39 +322,28 @@ def test_channels_are_averaged_and_loudness_is_kept(tmp_path, rate):
 def test_order_and_fingerprint_do_not_depend_on_threads(tmp_path, monkeypatch):
     demo_corpus(tmp_path/'d')
     for i, f in enumerate(sorted((tmp_path/'d').rglob('*.wav'))[:6]): shutil.copy(f, tmp_path/'d'/f'copy {i}.wav')
-    real = audio._remembered
+    real = corpus_page.decode_once
     def late(path, cache):
         import time; time.sleep(random.random()*.01); return real(path, cache)
     seen = set()
     for n in (1, 4, 4):
-        monkeypatch.setattr(audio.os, 'cpu_count', lambda: n); monkeypatch.setattr(audio, '_remembered', late)
+        monkeypatch.setattr(corpus_page.os, 'cpu_count', lambda: n)
+        monkeypatch.setattr(corpus_page, 'decode_once', late)
         c = Corpus(tmp_path/'d', cache=False)
-        seen.add((c.fingerprint, tuple(c.names), str(c.report(0))))
+        seen.add((c.fingerprint, tuple(c.names), c.report()))
     assert len(seen) == 1
 
 def test_the_fingerprint_follows_the_sounds_only(folder):
     a = Corpus(folder).fingerprint
     os.utime(folder/'0.wav', (1, 1)); (folder/'note.txt').touch()
-    assert Corpus(folder, segment=1000).fingerprint == a
+    assert Corpus(folder).fingerprint == a
     put(folder/'0.wav', noise(.5, seed=77))
     assert Corpus(folder).fingerprint != a
 
-@pytest.mark.parametrize('segment', [1000, 24_000, 49_152])
-def test_segments_cover_every_sample(folder, segment):
-    c = Corpus(folder, segment=segment)
-    for i, x in enumerate(c):
-        starts = [s for k, s in c.segments if k == i]
-        assert starts[0] == 0 and all(0 < b - a <= segment//2 for a, b in zip(starts, starts[1:])) and len(starts) == c.kept[i].segments
-        assert starts[-1] + segment == max(segment, len(x))
-    for j, (i, s) in enumerate(c.segments):
-        x = c[i][s:s+segment]
-        assert torch.equal(c.segment(j)[:len(x)], x) and len(c.segment(j)) == segment and not c.segment(j)[len(x):].any()
-    assert c.window(0, 10**9).eq(0).all()
-
 def test_samples_given_out_are_the_callers_own(folder):
     c = Corpus(folder)
-    a = c[0]; a.zero_(); b = c.window(1); b.zero_()
-    assert c[0].any() and c.window(1).any()
+    c[0].zero_()
+    assert c[0].any()
     with pytest.raises(IndexError): c[3]
     assert torch.equal(c[-1], c[2])
 
@@ -344,9 +367,12 @@ def test_progress(folder):
 # --- the cache
 
 def counted(monkeypatch):
-    n, real = [], audio._facts
-    monkeypatch.setattr(audio, '_facts', lambda p: (n.append(p.name), real(p))[1])
-    return n
+    names, real = [], cached.decode
+    def decode(path):
+        names.append(path.name)
+        return real(path)
+    monkeypatch.setattr(cached, 'decode', decode)
+    return names
 
 def test_decoded_once_whatever_the_name(folder, monkeypatch):
     n = counted(monkeypatch)
@@ -370,14 +396,14 @@ def test_a_harmed_cache_is_made_again(folder, cache, harm, alive):
     if harm == 'delete': shutil.rmtree(cache/'audio')
     if not alive: c = Corpus(folder)
     assert all(map(torch.equal, c, wanted)) and not c.cache_trouble
-    if not alive: assert all(audio._read_sound(b, f) is not None for b, f in zip(c._base, c._facts))
+    if not alive: assert all(cached.load_samples(d.base, d.facts) is not None for d in c._decoded)
 
 def test_no_room_for_the_cache(folder, cache, monkeypatch):
     wanted = [x for x in Corpus(folder, cache=False)]
     def full(f, y): f.write(b'some'); raise OSError(errno.ENOSPC, 'No space left on device')
-    monkeypatch.setattr(audio.np, 'save', full)
+    monkeypatch.setattr(cached.np, 'save', full)
     c = Corpus(folder)
-    assert all(map(torch.equal, c, wanted)) and 'No space left' in c.cache_trouble and 'in memory' in str(c.report(0))
+    assert all(map(torch.equal, c, wanted)) and 'No space left' in c.cache_trouble and 'in memory' in c.report()
     assert not list((cache/'audio').iterdir())
 
 def test_a_file_that_changes_while_the_corpus_is_open(folder, cache):
@@ -409,8 +435,8 @@ def test_demo_corpus(tmp_path):
     files = demo_corpus(tmp_path/'demo', seed=3)
     c = Corpus(tmp_path/'demo')
     assert len(files) >= 24 and len(c) == len(files) and len({f.parent.name for f in files}) >= 6
-    assert {f.suffix for f in files} == {'.wav', '.flac'} and {f.rate for f in c.kept} == {22_050, 44_100, 48_000} and {f.channels for f in c.kept} == {1, 2}
-    assert all(.15 <= f.seconds <= 2.55 for f in c.kept)
+    assert {f.suffix for f in files} == {'.wav', '.flac'} and {f.rate for f in c.used} == {22_050, 44_100, 48_000} and {f.channels for f in c.used} == {1, 2}
+    assert all(.15 <= f.seconds <= 2.55 for f in c.used)
     again = demo_corpus(tmp_path/'again', seed=3)
     assert [f.read_bytes() for f in files] == [f.read_bytes() for f in again]
     assert all(a.read_bytes() != b.read_bytes() for a, b in zip(files, demo_corpus(tmp_path/'other', seed=4)))

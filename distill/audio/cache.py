@@ -79,7 +79,7 @@ def decode(
     y = np.ascontiguousarray(resample(mono, rate).numpy())
     facts = Facts(
         rate=rate, channels=x.shape[0], frames=x.shape[1],
-        loudest=round(peak_level(x), 2), peak=round(peak_level(mono), 2),
+        loudest=peak_level(x), peak=peak_level(mono),
         sound=hashlib.sha256(mono.numpy().tobytes() + str(rate).encode()).hexdigest(),
         samples=len(y), checksum=zlib.crc32(y))
     return facts, y

@@ -4,7 +4,7 @@
 
 # %% ../../nbs/100_audio.files.ipynb #192f8e86
 from __future__ import annotations
-import base64, functools, hashlib, html, io, json, os, re, reprlib, unicodedata
+import base64, functools, hashlib, html, io, json, math, os, re, reprlib, unicodedata
 from fractions import Fraction
 from pathlib import Path
 from dataclasses import dataclass, field
@@ -410,7 +410,7 @@ LOUDEST = 40.       # dBFS: samples above are no longer fractions of full scale
 
 def peak_level(
     x: torch.Tensor,  # samples of any shape
-) -> float:           # dBFS, at least -200
+) -> float:           # dBFS to two digits, at least -200
     """The level of the loudest sample
 
     Parameters
@@ -421,9 +421,9 @@ def peak_level(
     Returns
     -------
     float
-        dBFS, at least -200
+        dBFS to two digits, at least -200
     """
-    return 20*float(np.log10(max(float(x.abs().max()), 1e-10)))
+    return round(20*math.log10(max(x.abs().max().item(), 1e-10)), 2)
 
 def why_unusable(
     seconds: float,  # length of the sound
