@@ -1,4 +1,4 @@
-"What the tutorials show is what their code gives, to the byte: text, pictures and sounds."
+"What the tutorials show is what their code gives, to the byte: text, images and sounds."
 import os, shutil, subprocess, sys
 from pathlib import Path
 

@@ -23,7 +23,7 @@ def test_every_page_is_there(site):
     assert (site/'index.html').exists()
 
 def test_no_link_is_broken(site):
-    "Every link and picture within the site leads to a file, and to an anchor that the file has"
+    "Every link and image within the site leads to a file, and to an anchor that the file has"
     pages = {f: f.read_text(encoding='utf-8') for f in site.rglob('*.html')}
     ids = {f: set(re.findall(r'\bid="([^"]+)"', s)) for f, s in pages.items()}
     broken = []
@@ -52,12 +52,12 @@ def test_the_map_names_every_module(site):
     modules = {re.search(r'#\| default_exp (\S+?)(?:\\n|")', t)[1] for f in (ROOT/'nbs').glob('*.ipynb') if '#| default_exp' in (t := f.read_text(encoding='utf-8'))}
     assert not [m for m in modules if f'distill.{m}</code>' not in rooms]
 
-MAIN = {'index', 'tutorials/your_first_model', 'tutorials/sliders', 'rooms', 'generation', 'ui.model', 'benchmarks', 'explanation/why_these_vocoders'}   # pictures of these to look at
+MAIN = {'index', 'tutorials/your_first_model', 'tutorials/sliders', 'rooms', 'generation.sounds', 'ui.model', 'benchmarks', 'explanation/why_these_vocoders'}   # screenshots of these to look at
 
 @pytest.mark.skipif(bool(jlab.missing), reason=jlab.missing)
 @pytest.mark.parametrize('dark', [False, True], ids=['light', 'dark'])
 def test_pages_open_from_a_file_path_offline(site, dark):
-    "Every page has its title and its colours, asks nobody for anything, and fits a phone (light only: the widths are the same)"
+    "Every page has its title and its colors, asks nobody for anything, and fits a phone (light only: the widths are the same)"
     jlab.SHOTS.mkdir(exist_ok=True)
     with jlab.browser(dark=dark) as page:
         asked, wide = [], []
@@ -91,6 +91,6 @@ def test_search_finds_and_leads(site):
         first = page.locator('.search-result').first
         first.wait_for()
         page.keyboard.press('Enter')
-        page.wait_for_url(re.compile('your_first_model|short_files|audio'))
+        page.wait_for_url(re.compile('your_first_model|short_files|audio|training'))
         assert 'padded' in page.locator('main').inner_text()
         assert not page.errors

@@ -1,18 +1,83 @@
-"The exported package passes a type checker; what its classes get by `@patch` below them counts as theirs."
-import subprocess, sys
+"What a user's type checker sees: whole classes, explicit exports, no Any where there is a type, in the installed wheel and in an editable install."
+import re, shutil, subprocess, sys
 from pathlib import Path
+import pytest
+from test_wheel import place, wheel  # noqa: F401 (fixtures)
 
 ROOT = Path(__file__).resolve().parent.parent
 
+RIGHT = '''
+from pathlib import Path
+from typing import assert_type
+import distill
+from distill import Corpus, History, Model, ModelLibrary, Recipe, Sound, TrainConfig, UserError, blend, generate, load_model, morph, reconstruct, report, train_model
+from distill.library import ModelEntry
+from distill.models.persistence import LoadedModel
 
-def test_the_package_has_no_type_errors_and_a_wrong_use_has_one(tmp_path):
-    "`search` and `get` stand below their class: the checker knows them and their types"
-    use = tmp_path/'use.py'
-    use.write_text('''from distill.library.catalog import ModelLibrary
-lib = ModelLibrary('models')
-print(lib.search('rain')[0].name)
-lib.get(1).no_such_thing
-''')
-    r = subprocess.run([sys.executable, '-m', 'mypy', 'distill', use], cwd=ROOT, capture_output=True, text=True)
-    errors = [l for l in r.stdout.splitlines() if ' error: ' in l]
-    assert len(errors) == 1 and 'no_such_thing' in errors[0] and 'use.py' in errors[0], r.stdout + r.stderr
+def make(folder: Path) -> Sound:
+    model = load_model('rain', device='cpu')
+    assert_type(model, Model)
+    loaded: LoadedModel = model
+    lib = ModelLibrary(folder)
+    found = lib.search('rain', tags=['wet'])
+    assert_type(found, list[ModelEntry])
+    print(found[0].name.upper(), loaded.metadata.name.upper(), len(lib.df()))
+    sound = generate(model, {'brightness': 5}, seconds=3, seed=7)
+    assert_type(sound, Sound)
+    assert_type(generate('rain', n=3), list[Sound])
+    sound.save(folder/'rain.wav')
+    print(model.generate(Recipe(seconds=2.)).seconds, reconstruct(model, 'a.wav').rate, model.sliders.df())
+    return sound
+
+def look(folder: Path) -> None:
+    corpus = Corpus(folder)
+    print(corpus.df().head(), corpus.seconds + 1, len(corpus))
+    history = History()
+    print(history.df('rain').head())
+    try: train_model(corpus, name='rain', cfg=TrainConfig(seed=1))
+    except UserError as e: print(str(e).upper())
+    print(report('rain', corpus), morph('rain', 'a.wav', 'b.wav'), blend(['rain', 'wind']))
+
+panel = distill.ui.LibraryPanel()
+'''
+
+WRONG = {
+    "generate('rain', seconds='long')": 'arg-type|reportArgumentType',
+    "generate('rain', colour=3)": 'call-arg|reportCallIssue',
+    "load_model('rain').no_such_thing": 'attr-defined|reportAttributeAccessIssue',
+    "ModelLibrary('models').search('rain')[0].no_such_thing": 'attr-defined|reportAttributeAccessIssue',
+    "Corpus('.').seconds.upper()": 'attr-defined|reportAttributeAccessIssue',
+    'Recipe(seed=[])': 'arg-type|reportArgumentType',
+}
+HEAD = 'from distill import Corpus, ModelLibrary, Recipe, generate, load_model\n'
+
+
+@pytest.fixture(scope='module')
+def installed(place):
+    "The Python of an environment that has the wheel"
+    return Path(place('python', '-c', 'import sys; print(sys.executable)').stdout.strip())
+
+
+def mypy(python, *files): return [sys.executable, '-m', 'mypy', '--strict', '--config-file=', '--cache-dir', ROOT/'.mypy_cache', '--python-executable', python, *files]
+
+def pyright(python, *files): return [sys.executable, '-m', 'pyright', '--pythonpath', python, *files]
+
+CHECKERS = [mypy, pytest.param(pyright, marks=pytest.mark.skipif(not shutil.which('node'), reason='pyright needs node'))]
+
+
+@pytest.mark.parametrize('checker', CHECKERS, ids=['mypy', 'pyright'])
+@pytest.mark.parametrize('how', ['wheel', 'editable'])
+def test_a_users_script_is_understood(how, checker, request, tmp_path):
+    "A script that uses the library as it should be used has no errors, and each wrong use has one, at its line"
+    python = Path(sys.executable) if how == 'editable' else request.getfixturevalue('installed')
+    (tmp_path/'right.py').write_text(RIGHT)
+    (tmp_path/'wrong.py').write_text(HEAD + '\n'.join(WRONG) + '\n')
+    r = subprocess.run(checker(python, 'right.py', 'wrong.py'), cwd=tmp_path, capture_output=True, text=True)
+    errors = re.findall(r'(\w+)\.py:(\d+):.*error.*', r.stdout)
+    assert errors == [('wrong', str(line)) for line in range(2, 2 + len(WRONG))], r.stdout + r.stderr
+    for found, kind in zip(re.findall(r'wrong\.py:.*error.*', r.stdout), WRONG.values()): assert re.search(kind, found)
+
+
+def test_the_package_has_no_type_errors():
+    r = subprocess.run([sys.executable, '-m', 'mypy'], cwd=ROOT, capture_output=True, text=True)
+    assert r.returncode == 0, r.stdout + r.stderr
