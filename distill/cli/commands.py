@@ -17,36 +17,34 @@ from .vocoder import train_vocoder
 # %% auto #0
 __all__ = ['app']
 
-# %% ../../nbs/960_cli.commands.ipynb #21553ba9
-_FIRST = """First steps:
-  distill demo                                 the whole way, on sounds that it makes itself
+# %% ../../nbs/960_cli.commands.ipynb #27fad77a
+_SUMMARY = 'Train on your own sounds, steer what was learned, keep it in one safe file.'
+_FIRST_STEPS = """First steps:
+  distill demo                                 try the whole way, on sounds that it makes itself
   distill train ~/sounds/rain --name rain      learn from a folder of yours
-  distill train-vocoder rain ~/sounds/rain     a vocoder of its own, used if it measures better
-  distill generate rain --seconds 3 -n 5       new sounds from what was learned
-  distill doctor                               what this machine can do
+  distill generate rain --seconds 3 -n 5       make new sounds from what was learned
+  distill train-vocoder rain ~/sounds/rain     give it a vocoder of its own, used if it measures better
+  distill model list                           see your models
+  distill doctor                               see what this machine can do
 
 Each command explains itself with --help and an example.
-Exit codes: 0 done, 1 a mistake that one sentence explains, 2 a wrong command line, 130 interrupted."""
+Exit codes: 0 done, 1 a mistake explained in one sentence, 2 a wrong command line, 130 interrupted."""
 
 app = typer.Typer(cls=Commands, invoke_without_command=True, pretty_exceptions_enable=False, rich_markup_mode=None,
-                  help='Train on your own sounds, steer what was learned, keep it in one safe file.', epilog='\b\n' + _FIRST.replace('\n\n', '\n\n\b\n'))
-app.command()(demo)
-app.command()(train)
-app.command()(train_vocoder)
-app.command()(generate)
-app.command()(morph)
-app.command()(blend)
-app.command()(replay)
-app.command()(history)
+                  help=_SUMMARY, epilog='\b\n' + _FIRST_STEPS.replace('\n\n', '\n\n\b\n'))
+for _command in demo, train, train_vocoder, generate, morph, blend, replay, history: app.command()(_command)
 app.add_typer(model, name='model')
-app.command()(doctor)
-app.command()(docs)
+for _command in doctor, docs: app.command()(_command)
 
-def _version(asked: bool):
+def _print_version(asked: bool) -> None:
     if not asked: return
     typer.echo(f'distill {__version__}')
     raise typer.Exit()
 
 @app.callback()
-def _app(ctx: typer.Context, version: Annotated[bool, typer.Option('--version', callback=_version, is_eager=True, help='Print the version and stop.')] = False):
-    if ctx.invoked_subcommand is None: typer.echo(f'distill {__version__}: train on your own sounds, steer what was learned, keep it in one safe file.\n\n{_FIRST}')
+def _app(
+    ctx: typer.Context,
+    version: Annotated[bool, typer.Option(
+        '--version', callback=_print_version, is_eager=True, help='Show the version and exit.')] = False,
+):
+    if ctx.invoked_subcommand is None: typer.echo(f'distill {__version__}\n{_SUMMARY}\n\n{_FIRST_STEPS}')

@@ -5,18 +5,20 @@
 # %% ../../nbs/320_models.fourier.ipynb #8f3615d7
 from __future__ import annotations
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 # %% auto #0
-__all__ = ['TONAL', 'FourierConfig', 'scaled', 'magnitudes', 'Phases', 'agreed', 'settled', 'Block', 'Fourier']
+__all__ = ['TONAL', 'FourierConfig', 'mel_correction', 'mel_to_magnitude', 'Phases', 'griffin_lim_phases', 'refine_low_phases',
+           'ConvNeXtBlock', 'Fourier']
 
 # %% ../../nbs/320_models.fourier.ipynb #6082a7ed
 import numpy as np
 import torch
 from torch import nn
-from torch.nn import functional as F
-from ..core import UserError, make_generator
+from ..core import UserError
 from ..features.mel import Mel, MelConfig, inverse_stft, times
+from .config import check_mel, check_rows, check_whole, fresh_weights
 
 # %% ../../nbs/320_models.fourier.ipynb #c0426ae1
 _CORRECTIONS = 2   # of the mel, at the end
@@ -35,310 +37,398 @@ class FourierConfig:
         channels of the net
     blocks : int
         ConvNeXt blocks; 0: no net, nothing to train
-    widen : int
+    expansion : int
         how many times wider each block is inside
-    low : int
-        steps of Griffin and Lim's among the lowest eighth of the bins, before the net
+    low_steps : int
+        Griffin-Lim steps among the lowest eighth of the bins, before the net
     steps : int
-        of Griffin and Lim's among all of them, after the net
-    mean : tuple
-        mean of each mel row over the corpus; () is all 0
-    std : tuple
-        spread of each mel row over the corpus; () is all 1
+        Griffin-Lim steps among all bins, after the net
+    mean : tuple[float, ...]
+        mean of each mel row over the corpus; (): all 0
+    std : tuple[float, ...]
+        standard deviation of each mel row over the corpus; (): all 1
     """
-    n_mels: int = 168   # mel rows
-    n_fft: int = 2048   # samples in a Fourier window
-    width: int = 192    # channels of the net
-    blocks: int = 4     # ConvNeXt blocks; 0: no net, nothing to train
-    widen: int = 3      # how many times wider each block is inside
-    low: int = 96       # steps of Griffin and Lim's among the lowest eighth of the bins, before the net
-    steps: int = 3      # of Griffin and Lim's among all of them, after the net
-    mean: tuple = ()    # mean of each mel row over the corpus; () is all 0
-    std: tuple = ()     # spread of each mel row over the corpus; () is all 1
+    n_mels: int = 168             # mel rows
+    n_fft: int = 2048             # samples in a Fourier window
+    width: int = 192              # channels of the net
+    blocks: int = 4               # ConvNeXt blocks; 0: no net, nothing to train
+    expansion: int = 3            # how many times wider each block is inside
+    low_steps: int = 96           # Griffin-Lim steps among the lowest eighth of the bins, before the net
+    steps: int = 3                # Griffin-Lim steps among all bins, after the net
+    mean: tuple[float, ...] = ()  # mean of each mel row over the corpus; (): all 0
+    std: tuple[float, ...] = ()   # standard deviation of each mel row over the corpus; (): all 1
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         "Refuse what cannot be built"
-        for k, (low, high) in dict(n_mels=(1, 1024), n_fft=(16, 8192), width=(1, 512), blocks=(0, 16), widen=(1, 4), low=(0, 256), steps=(0, 64)).items():
-            v = getattr(self, k)
-            if not isinstance(v, int) or isinstance(v, bool) or not low <= v <= high: raise UserError(f'FourierConfig: {k} is {v!r}, must be a whole number from {low} to {high}.')
-        for k, default in dict(mean=0., std=1.).items():
-            v = tuple(getattr(self, k)) or (default,)*self.n_mels
-            if len(v) != self.n_mels or not all(isinstance(x, (int, float)) and math.isfinite(x) for x in v):
-                raise UserError(f'FourierConfig: {k} must be {self.n_mels} finite numbers, one for each mel row.')
-            object.__setattr__(self, k, v)
-        if min(self.std) <= 0: raise UserError('FourierConfig: std must be above 0 in every mel row.')
+        check_whole(self, n_mels=(1, 1024), n_fft=(16, 8192), width=(1, 512), blocks=(0, 16))
+        check_whole(self, expansion=(1, 4), low_steps=(0, 256), steps=(0, 64))
+        check_rows(self)
 
     @property
     def receptive(self) -> int:
-        "Frames on each side of a frame that its samples depend on, their phases given; a step or a correction reaches three frames each way"
-        return (3*(self.blocks + 1) if self.blocks else 0) + 3*(self.steps + _CORRECTIONS + 1)
+        "Frames on each side of a frame that its samples depend on, their phases given"
+        net = 3*(self.blocks + 1) if self.blocks else 0
+        return net + 3*(self.steps + _CORRECTIONS + 1)   # a step or a correction reaches three frames each way
 
 
 # %% ../../nbs/320_models.fourier.ipynb #0e202d3f
-def scaled(
+def mel_correction(
     mel: Mel,
-    magnitude,  # (b,k,f)
-    want,       # (b,m,f) mel magnitudes, not their logarithm
-):              # (b,k,f)
-    """Scale factors, bin by bin, that bring the mel of `magnitude` nearer to `want`; between a tenth and ten
+    magnitude: torch.Tensor,  # (b,k,f)
+    wanted: torch.Tensor,     # (b,m,f) mel magnitudes, not their logarithm
+) -> torch.Tensor:            # (b,k,f)
+    """Factors, bin by bin, that bring the mel of `magnitude` nearer to `wanted`; between a tenth and ten
 
     Parameters
     ----------
     mel : Mel
-    magnitude
+    magnitude : torch.Tensor
         (b,k,f)
-    want
+    wanted : torch.Tensor
         (b,m,f) mel magnitudes, not their logarithm
 
     Returns
     -------
-    (b,k,f)
+    torch.Tensor
+        (b,k,f)
     """
     floor = mel.cfg.floor
-    lacking = (want + floor)/(times(mel.rows, magnitude) + floor)
-    return (times(mel.bins, lacking)/mel.bank.sum(0).clamp(min=1e-8)[:, None]).clamp(.1, 10)
+    lacking = (wanted + floor)/(times(mel.rows, magnitude) + floor)       # (b,m,f)
+    total = mel.bank.sum(0).clamp(min=1e-8)[:, None]                      # (k,1)
+    return (times(mel.bins, lacking)/total).clamp(.1, 10)
 
-def magnitudes(
+def mel_to_magnitude(
     mel: Mel,
-    log_mel,    # (b,m,f)
-    rounds: int = 4,
-):              # (b,k,f)
+    log_mel: torch.Tensor,  # (b,m,f)
+    rounds: int = 4,        # of correction
+) -> torch.Tensor:          # (b,k,f)
     """Fourier magnitudes, none negative, whose mel is the one given
 
     Parameters
     ----------
     mel : Mel
-    log_mel
+    log_mel : torch.Tensor
         (b,m,f)
     rounds : int
+        of correction
 
     Returns
     -------
-    (b,k,f)
+    torch.Tensor
+        (b,k,f)
     """
-    want = log_mel.exp()
-    spread = times(mel.bins, want/mel.bank.sum(1)[:, None])/mel.bank.sum(0).clamp(min=1e-8)[:, None]
-    m = torch.maximum(mel.inverse @ want, .4*spread)
-    for _ in range(rounds): m = m*scaled(mel, m, want)
-    return m
+    wanted = log_mel.exp()
+    per_bin = wanted/mel.bank.sum(1)[:, None]
+    spread = times(mel.bins, per_bin)/mel.bank.sum(0).clamp(min=1e-8)[:, None]
+    magnitude = torch.maximum(mel.inverse @ wanted, .4*spread)
+    for _ in range(rounds): magnitude = magnitude*mel_correction(mel, magnitude, wanted)
+    return magnitude
 
 
 # %% ../../nbs/320_models.fourier.ipynb #0e6302a1
-TONAL = 3000.   # Hz
+TONAL = 3000.   # Hz below which phases go on
+
+def _nearest_peaks(log_mag: np.ndarray) -> tuple[np.ndarray, np.ndarray]: # (f,k') -> (f,k'), (f,)
+    "The bin of the peak nearest to each bin, and which frames have any peak"
+    bins = np.arange(log_mag.shape[1])
+    inner = log_mag[:, 1:-1]
+    peak = np.zeros(log_mag.shape, bool)
+    peak[:, 1:-1] = (inner > log_mag[:, :-2]) & (inner >= log_mag[:, 2:])
+    below = np.maximum.accumulate(np.where(peak, bins, -10**6), 1)
+    above = np.minimum.accumulate(np.where(peak, bins, 10**6)[:, ::-1], 1)[:, ::-1]
+    nearest = np.where(bins - below <= above - bins, below, above)
+    return nearest.clip(1, len(bins) - 2), peak.any(1)
 
 class Phases:
-    "Phases to start from, frame after frame: partials go on, noise is noise"
-    def __init__(self, cfg: MelConfig, seed: int = 0):
-        self.advance = 2*math.pi*cfg.hop/cfg.n_fft                       # of one bin, from frame to frame
+    """Phases to start from, frame after frame: partials go on, noise is noise
+
+    Parameters
+    ----------
+    cfg : MelConfig
+    seed : int
+        of the random phases
+    """
+    def __init__(self,
+        cfg: MelConfig,
+        seed: int = 0,  # of the random phases
+    ):
+        self.advance = 2*math.pi*cfg.hop/cfg.n_fft     # radians a bin turns from frame to frame
         self.tonal = min(max(int(TONAL*cfg.n_fft/cfg.sample_rate), 3), cfg.n_fft//2)
-        self.random, self.last = np.random.default_rng(seed), None
+        self.random = np.random.default_rng(seed)
+        self.last: np.ndarray | None = None            # (b,k') phases of the frame before
 
-    def _turns(self, a): # (f,k') -> (f,k') bins, (f,k') radians, (f,)
-        "For bins with log magnitudes `a`: the peak each follows, by how much it is turned from that, and which frames have peaks"
-        bins, peak = np.arange(a.shape[1]), np.zeros(a.shape, bool)
-        peak[:, 1:-1] = (a[:, 1:-1] > a[:, :-2]) & (a[:, 1:-1] >= a[:, 2:])
-        below = np.maximum.accumulate(np.where(peak, bins, -10**6), 1)
-        above = np.minimum.accumulate(np.where(peak, bins, 10**6)[:, ::-1], 1)[:, ::-1]
-        near = np.where(bins - below <= above - bins, below, above).clip(1, a.shape[1] - 2)
-        low, top, high = (np.take_along_axis(a, near + d, 1) for d in (-1, 0, 1))
+    def _turns(self, log_mag: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]: # (f,k')
+        "Which peak each bin follows, by how many radians it is turned from that, and which frames have peaks"
+        nearest, some = _nearest_peaks(log_mag)
+        low, top, high = (np.take_along_axis(log_mag, nearest + d, 1) for d in (-1, 0, 1))
         between = .5*(low - high)/np.minimum(low - 2*top + high, -1e-6)
-        return near, self.advance*(near + between.clip(-.5, .5)) + np.pi*(bins - near), peak.any(1)
+        hz = nearest + between.clip(-.5, .5)           # in bins
+        return nearest, self.advance*hz + np.pi*(np.arange(log_mag.shape[1]) - nearest), some
 
-    def __call__(self, magnitude): # (b,k,f) -> (b,k,f) complex, of length 1
+    def __call__(self, magnitude: torch.Tensor) -> torch.Tensor: # (b,k,f) -> (b,k,f) complex, of length 1
         "The next frames' phases"
         b, k, f = magnitude.shape
         phase = np.repeat(self.random.uniform(0, 2*np.pi, (f, k))[None], b, 0)
-        low = np.log(magnitude[:, :self.tonal].detach().cpu().numpy().transpose(0, 2, 1) + 1e-5)
-        if self.last is None: self.last = phase[:, 0, :self.tonal].copy() if f else None
+        log_mag = np.log(magnitude[:, :self.tonal].detach().cpu().numpy().transpose(0, 2, 1) + 1e-5)
+        if self.last is None and f: self.last = phase[:, 0, :self.tonal].copy()
         for i in range(b):
-            near, turn, some = self._turns(low[i])
+            nearest, turn, some = self._turns(log_mag[i])
             for j in range(f):
-                if some[j]: phase[i, j, :self.tonal] = (self.last[i][near[j]] + turn[j]) % (2*np.pi)
+                if some[j]: phase[i, j, :self.tonal] = (self.last[i][nearest[j]] + turn[j]) % (2*np.pi)
                 self.last[i] = phase[i, j, :self.tonal]
-        phase = torch.from_numpy(phase.astype(np.float32)).transpose(1, 2)
-        return torch.polar(torch.ones_like(phase), phase).to(magnitude.device)
+        angle = torch.from_numpy(phase.astype(np.float32)).transpose(1, 2)
+        return torch.polar(torch.ones_like(angle), angle).to(magnitude.device)
+
 
 # %% ../../nbs/320_models.fourier.ipynb #c5ec8fef
-def agreed(
-    back_and_forth,  # frames (b,k,f) to those of the sound they make
-    magnitude,       # (b,k,f)
-    phase,           # (b,k,f) complex, of length 1
+def griffin_lim_phases(
+    project: Callable[[torch.Tensor], torch.Tensor],  # frames (b,k,f) to those of the sound they make
+    magnitude: torch.Tensor,                          # (b,k,f)
+    phase: torch.Tensor,                              # (b,k,f) complex, of length 1
     steps: int,
-):                   # (b,k,f) complex
+) -> torch.Tensor:                                    # (b,k,f) complex, of length 1
     """Phases after some steps of fast Griffin-Lim; differentiable
 
     Parameters
     ----------
-    back_and_forth
+    project : Callable[[torch.Tensor], torch.Tensor]
         frames (b,k,f) to those of the sound they make
-    magnitude
+    magnitude : torch.Tensor
         (b,k,f)
-    phase
+    phase : torch.Tensor
         (b,k,f) complex, of length 1
     steps : int
 
     Returns
     -------
-    (b,k,f) complex
+    torch.Tensor
+        (b,k,f) complex, of length 1
     """
-    magnitude, phase = (v.mT.contiguous().mT for v in (magnitude, phase))   # laid out as frames come from Fourier transforms
+    magnitude, phase = (v.mT.contiguous().mT for v in (magnitude, phase))   # laid out as frames come from transforms
     before = None
     for _ in range(steps):
-        now = back_and_forth(magnitude*phase)
-        phase = now if before is None else torch.sub(now, before, alpha=.99/1.99)
-        phase, before = phase*torch.rsqrt(phase.real.square() + phase.imag.square() + 1e-14), now
+        now = project(magnitude*phase)
+        moved = now if before is None else torch.sub(now, before, alpha=.99/1.99)
+        phase = moved*torch.rsqrt(moved.real.square() + moved.imag.square() + 1e-14)
+        before = now
     return phase
 
-def settled(
+def refine_low_phases(
     mel: Mel,
-    magnitude,   # (b,k,f)
-    phase,       # (b,k,f) complex, of length 1
+    magnitude: torch.Tensor,  # (b,k,f)
+    phase: torch.Tensor,      # (b,k,f) complex, of length 1
     steps: int,
-):               # (b,k,f) complex
-    """Phases that agree among the lowest eighth of the bins; where windows or hops have no eighth, as they were
+) -> torch.Tensor:            # (b,k,f) complex, of length 1
+    """Griffin-Lim steps among the lowest eighth of the bins; none where windows or hops have no eighth
 
     Parameters
     ----------
     mel : Mel
-    magnitude
+    magnitude : torch.Tensor
         (b,k,f)
-    phase
+    phase : torch.Tensor
         (b,k,f) complex, of length 1
     steps : int
 
     Returns
     -------
-    (b,k,f) complex
+    torch.Tensor
+        (b,k,f) complex, of length 1
     """
-    n, hop, window = mel.cfg.n_fft//8, mel.cfg.hop//8, mel.window[::8]
-    if not steps or n < 16 or mel.cfg.hop % 8: return phase
-    def back_and_forth(s):
-        return torch.stft(inverse_stft(s, window, hop), n, hop, window=window, center=True, pad_mode='constant', return_complex=True)[..., :-1]
-    k = n//2 + 1
-    low = agreed(back_and_forth, magnitude[:, :k], phase[:, :k], steps)
-    return torch.cat([low[:, :k - n//32], phase[:, k - n//32:]], 1)
+    n_fft, hop, window = mel.cfg.n_fft//8, mel.cfg.hop//8, mel.window[::8]
+    if not steps or n_fft < 16 or mel.cfg.hop % 8: return phase
+    def project(s):
+        y = inverse_stft(s, window, hop)
+        return torch.stft(y, n_fft, hop, window=window, center=True, pad_mode='constant', return_complex=True)[..., :-1]
+    k = n_fft//2 + 1
+    edge = k - n_fft//32                               # bins above it miss neighbors
+    low = griffin_lim_phases(project, magnitude[:, :k], phase[:, :k], steps)
+    return torch.cat([low[:, :edge], phase[:, edge:]], 1)
+
+
+# %% ../../nbs/320_models.fourier.ipynb #5c6fec4e
+class ConvNeXtBlock(nn.Module):
+    """A residual step over frames: (b,f,c) -> (b,f,c)
+
+    Parameters
+    ----------
+    width : int
+    expansion : int
+        how many times wider it is inside
+    scale : float
+        of what it adds, to begin with
+    """
+    def __init__(self,
+        width: int,
+        expansion: int,  # how many times wider it is inside
+        scale: float,    # of what it adds, to begin with
+    ):
+        super().__init__()
+        self.depthwise = nn.Conv1d(width, width, 7, padding=3, groups=width)
+        self.pointwise = nn.Sequential(
+            nn.LayerNorm(width), nn.Linear(width, expansion*width),
+            nn.GELU(), nn.Linear(expansion*width, width))
+        self.scale = nn.Parameter(torch.full((width,), scale))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor: # (b,f,c) -> (b,f,c)
+        "The frames, and what the block adds to them"
+        y = self.depthwise(x.transpose(1, 2)).transpose(1, 2)
+        return x + self.scale*self.pointwise(y)
 
 
 # %% ../../nbs/320_models.fourier.ipynb #8cd854bc
-class Block(nn.Module):
-    "A residual step over frames"
-    def __init__(self, width, widen, scale):
-        super().__init__()
-        self.along = nn.Conv1d(width, width, 7, padding=3, groups=width)
-        self.across = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, widen*width), nn.GELU(), nn.Linear(widen*width, width))
-        self.scale = nn.Parameter(torch.full((width,), scale))
-    def forward(self, x): # (b,f,c) -> (b,f,c)
-        return x + self.scale*self.across(self.along(x.transpose(1, 2)).transpose(1, 2))
-
 class Fourier(nn.Module):
-    """Mel to wave: computed phases and magnitudes, a net's changes to these, a few steps until both agree, and the mel set right
+    """Mel to wave by computed magnitudes and phases, and a net that changes the magnitudes: (b,m,f) -> (b,f*hop)
 
     Parameters
     ----------
     cfg : FourierConfig
     mel : MelConfig
     seed : int | None
-        of the weights it starts from; None: no weights, until `load_state_dict(…, assign=True)` brings them
+        of the weights; None: no weights, until `load_state_dict(…, assign=True)` fills them
     """
+    mean: torch.Tensor  # (m,1)
+    std: torch.Tensor   # (m,1)
+
     def __init__(self,
         cfg: FourierConfig = FourierConfig(),
         mel: MelConfig = MelConfig(),
-        seed: int | None = 0,     # of the weights it starts from; None: no weights, until `load_state_dict(…, assign=True)` brings them
+        seed: int | None = 0,  # of the weights; None: no weights, until `load_state_dict(…, assign=True)` fills them
     ):
         super().__init__()
-        if (cfg.n_mels, cfg.n_fft) != (mel.n_mels, mel.n_fft): raise UserError(f'This vocoder is for {cfg.n_mels} mel rows and windows of {cfg.n_fft}, not for {mel.n_mels} and {mel.n_fft}: train one for these mel settings.')
+        if (cfg.n_mels, cfg.n_fft) != (mel.n_mels, mel.n_fft):
+            made_for, asked = (f'{c.n_mels} mel rows and windows of {c.n_fft}' for c in (cfg, mel))
+            raise UserError(f'This vocoder is for {made_for}, not for {asked}: train one for these mel settings.')
         self.cfg, self.mel, self.receptive = cfg, Mel(mel), cfg.receptive
-        self.register_buffer('mean', torch.tensor(cfg.mean)[:, None], persistent=False)
-        self.register_buffer('std', torch.tensor(cfg.std)[:, None], persistent=False)
-        if not cfg.blocks: self.body = None
-        elif seed is None:
-            with torch.device('meta'): self._build()
-        else:
-            with torch.random.fork_rng(devices=[]):
-                torch.set_rng_state(make_generator(seed).get_state())
-                self._build()
-                for p in self.head.parameters(): nn.init.zeros_(p)
+        for name in ('mean', 'std'):
+            self.register_buffer(name, torch.tensor(getattr(cfg, name))[:, None], persistent=False)
+        if cfg.blocks: self._build(seed)
 
-    def _build(self):
-        c = self.cfg
-        self.first = nn.Conv1d(c.n_mels, c.width, 7, padding=3)
-        self.body = nn.Sequential(nn.LayerNorm(c.width), *(Block(c.width, c.widen, 1/c.blocks) for _ in range(c.blocks)), nn.LayerNorm(c.width))
-        self.head = nn.Linear(c.width, c.n_fft//2 + 1)
+    def _build(self, seed: int | None) -> None:
+        "The layers of the net; its head starts at zero"
+        c, blocks = self.cfg, self.cfg.blocks
+        with fresh_weights(seed):
+            self.first = nn.Conv1d(c.n_mels, c.width, 7, padding=3)
+            layers = [ConvNeXtBlock(c.width, c.expansion, 1/blocks) for _ in range(blocks)]
+            self.body = nn.Sequential(nn.LayerNorm(c.width), *layers, nn.LayerNorm(c.width))
+            self.head = nn.Linear(c.width, c.n_fft//2 + 1)
+        for p in self.head.parameters(): nn.init.zeros_(p)
 
-    def changes(self, log_mel): # (b,m,f) -> (b,k,f) nats
-        "What the net makes of a mel: changes to log magnitudes"
+    def log_gain(self, log_mel: torch.Tensor) -> torch.Tensor: # (b,m,f) -> (b,k,f) nats
+        "What the net makes of a mel: by how much log magnitudes change"
         x = self.first((log_mel - self.mean)/self.std).transpose(1, 2)
         return 2*torch.tanh(self.head(self.body(x)).transpose(1, 2).float()/2)
 
-    def draw(self, log_mel, magnitude, phase): # (b,m,f), (b,k,f), (b,k,f) complex -> (b,f*hop)
-        "Sound from computed magnitudes and phases; differentiable"
-        mel = self.mel
-        if self.body is not None: magnitude = magnitude*self.changes(log_mel).exp()
-        s = magnitude*agreed(lambda s: mel.stft(mel.istft(s)), magnitude, phase, self.cfg.steps)
-        for _ in range(_CORRECTIONS):
-            s = mel.stft(mel.istft(s))
-            s = s*scaled(mel, (s.real.square() + s.imag.square() + 1e-14).sqrt(), log_mel.exp())
-        return mel.istft(s)
-
-    @torch.no_grad()
-    def start(
-        self,
-        log_mel,        # (b,m,f)
-        seed: int = 0,  # of the random phases
-    ):                  # (b,k,f) magnitudes, (b,k,f) complex phases
-        """What is computed of a mel before the net comes in
+    def synthesize(self,
+        log_mel: torch.Tensor,    # (b,m,f)
+        magnitude: torch.Tensor,  # (b,k,f)
+        phase: torch.Tensor,      # (b,k,f) complex, of length 1
+    ) -> torch.Tensor:            # (b,f*hop)
+        """Sound from computed magnitudes and phases; differentiable
 
         Parameters
         ----------
-        log_mel
+        log_mel : torch.Tensor
+            (b,m,f)
+        magnitude : torch.Tensor
+            (b,k,f)
+        phase : torch.Tensor
+            (b,k,f) complex, of length 1
+
+        Returns
+        -------
+        torch.Tensor
+            (b,f*hop)
+        """
+        mel = self.mel
+        def project(s): return mel.stft(mel.istft(s))
+        if self.cfg.blocks: magnitude = magnitude*self.log_gain(log_mel).exp()
+        s = magnitude*griffin_lim_phases(project, magnitude, phase, self.cfg.steps)
+        for _ in range(_CORRECTIONS):
+            s = project(s)
+            now = (s.real.square() + s.imag.square() + 1e-14).sqrt()
+            s = s*mel_correction(mel, now, log_mel.exp())
+        return mel.istft(s)
+
+    @torch.no_grad()
+    def start(self,
+        log_mel: torch.Tensor,  # (b,m,f)
+        seed: int = 0,          # of the random phases
+    ) -> tuple[torch.Tensor, torch.Tensor]:  # (b,k,f), (b,k,f) complex
+        """Magnitudes and phases that are computed of a mel, before the net comes in
+
+        Parameters
+        ----------
+        log_mel : torch.Tensor
             (b,m,f)
         seed : int
             of the random phases
 
         Returns
         -------
-        (b,k,f) magnitudes, (b,k,f) complex phases
+        tuple[torch.Tensor, torch.Tensor]
+            (b,k,f), (b,k,f) complex
         """
-        magnitude = magnitudes(self.mel, log_mel)
-        return magnitude, settled(self.mel, magnitude, Phases(self.mel.cfg, seed)(magnitude), self.cfg.low)
+        magnitude = mel_to_magnitude(self.mel, log_mel)
+        phase = Phases(self.mel.cfg, seed)(magnitude)
+        return magnitude, refine_low_phases(self.mel, magnitude, phase, self.cfg.low_steps)
 
     @torch.no_grad()
-    def forward(
-        self,
-        log_mel,            # (b,m,f), of any length
-        seed: int = 0,      # of the random phases
-        frames: int = 1024, # drawn at a time
-    ):                      # (b,f*hop)
+    def forward(self,
+        log_mel: torch.Tensor,  # (b,m,f), of any length
+        seed: int = 0,          # of the random phases
+        frames: int = 1024,     # made at a time
+    ) -> torch.Tensor:          # (b,f*hop)
         """Sound of a mel, piece by piece without a seam
 
         Parameters
         ----------
-        log_mel
+        log_mel : torch.Tensor
             (b,m,f), of any length
         seed : int
             of the random phases
         frames : int
-            drawn at a time
+            made at a time
 
         Returns
         -------
-        (b,f*hop)
+        torch.Tensor
+            (b,f*hop)
         """
-        if log_mel.ndim != 3 or log_mel.shape[1] != self.cfg.n_mels or not log_mel.numel(): raise UserError(f'A mel of shape {tuple(log_mel.shape)} does not fit this vocoder: it takes (b, {self.cfg.n_mels}, f).')
-        if not torch.isfinite(log_mel).all(): raise UserError('This mel has NaN or infinite cells, which have no sound: check the model that made it.')
-        f, hop, r = log_mel.shape[-1], self.mel.cfg.hop, self.receptive
-        reach, phases, out, first, known = r + 3*self.cfg.low, Phases(self.mel.cfg, seed), [], 0, None
-        for low in range(0, f, frames):
-            high = min(low + frames, f)
-            a, b = max(low - reach, 0), min(high + reach, f)                  # what settles
-            new = magnitudes(self.mel, log_mel[..., first + (0 if known is None else known[0].shape[-1]):b])
-            new = new, phases(new)
-            known = new if known is None else tuple(torch.cat([k[..., a - first:], n], -1) for k, n in zip(known, new))
-            first = a
-            c, d = max(low - r, 0), min(high + r, f)                          # what is drawn
-            near = slice(c - a, d - a)
-            phase = settled(self.mel, *known, self.cfg.low)
-            y = self.draw(log_mel[..., c:d], known[0][..., near], phase[..., near])
-            out.append(y[:, (low - c)*hop:(high - c)*hop])
+        check_mel(log_mel, self.cfg.n_mels)
+        total, hop, near = log_mel.shape[-1], self.mel.cfg.hop, self.receptive
+        far = near + 3*self.cfg.low_steps                  # frames that the low phases depend on
+        computed, out = _Computed(self.mel, log_mel, seed), []
+        for low in range(0, total, frames):
+            high = min(low + frames, total)
+            first = max(low - far, 0)
+            magnitude, phase = computed.move(first, min(high + far, total))
+            phase = refine_low_phases(self.mel, magnitude, phase, self.cfg.low_steps)
+            a, b = max(low - near, 0), min(high + near, total)
+            part = slice(a - first, b - first)
+            y = self.synthesize(log_mel[..., a:b], magnitude[..., part], phase[..., part])
+            out.append(y[:, (low - a)*hop:(high - a)*hop])
         return torch.cat(out, 1)
+
+
+# %% ../../nbs/320_models.fourier.ipynb #0ae41bc2
+class _Computed:
+    "Magnitudes and phases of a window of frames that moves along a mel, each frame computed once"
+    def __init__(self, mel: Mel, log_mel: torch.Tensor, seed: int):
+        self.mel, self.log_mel, self.phases = mel, log_mel, Phases(mel.cfg, seed)
+        b, k = len(log_mel), mel.cfg.n_fft//2 + 1
+        self.first = 0
+        self.magnitude = log_mel.new_zeros(b, k, 0)
+        self.phase = self.magnitude.to(torch.complex64)
+
+    def move(self, first: int, end: int) -> tuple[torch.Tensor, torch.Tensor]: # (b,k,f), (b,k,f) complex
+        "Magnitudes and phases of the frames from `first` up to `end`"
+        known = self.first + self.magnitude.shape[-1]
+        magnitude = mel_to_magnitude(self.mel, self.log_mel[..., known:end])
+        phase = self.phases(magnitude)
+        drop = first - self.first
+        self.magnitude = torch.cat([self.magnitude[..., drop:], magnitude], -1)
+        self.phase = torch.cat([self.phase[..., drop:], phase], -1)
+        self.first = first
+        return self.magnitude, self.phase
 

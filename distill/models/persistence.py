@@ -19,7 +19,7 @@ from ..core import UserError, WriteError, atomic_write, choose_device
 from ..latent.analysis import LatentAnalysis
 from ..library.card import (
     MODEL_FILE_EXTENSION, MODEL_FORMAT_MARKER, SAVED_MODEL_VERSION, ModelFileError, card_in, check_envelope,
-    file_stem, free_names, make_card, open_archive)
+    file_stem, free_names, make_card, open_archive, plain_settings)
 from ..library.catalog import ModelLibrary, UnknownModel, note_file
 from .metadata import ModelMetadata, VocoderInfo
 from ..text import size_text
@@ -106,7 +106,8 @@ class _Parts:
         count = lambda weights: sum(t.numel() for t in weights.values())
         sizes = dict(parameters=count(d['model_state_dict']), latent_dim=d['latent_dim'])
         if self.vocoder: sizes['vocoder_parameters'] = count(d['vocoder_state']['state_dict'])
-        return make_card(self.metadata, self.vocoder, sizes)
+        settings = plain_settings(training=d['training_config'], model=d['model_config'], mel=d['spectrogram_config'])
+        return make_card(self.metadata, self.vocoder, sizes, settings)
 
 @contextlib.contextmanager
 def _reading(path, what):

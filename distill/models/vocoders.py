@@ -94,7 +94,7 @@ def load_vocoder(
     kind, made_for = state['type'], state['training_metadata'].get('mel_key')
     if made_for != mel.cfg.key: raise Unfit(kind, f'was made for other mel settings ({ascii(made_for)[:40]}, the model has {mel.cfg.key})')
     try:
-        net = Fourier(FourierConfig(**{'low': 0} | state['config']), mel.cfg, seed=None) if kind == 'fourier' else HiFiGAN(HiFiGANConfig(**state['config']), seed=None)
+        net = Fourier(FourierConfig(**state['config']), mel.cfg, seed=None) if kind == 'fourier' else HiFiGAN(HiFiGANConfig(**state['config']), seed=None)
         net.load_state_dict({k: v.float() for k, v in state['state_dict'].items()}, assign=True)
     except (TypeError, RuntimeError, ValueError, AttributeError, ArithmeticError, LookupError, AssertionError) as e:
         raise Unfit(kind, f"does not fit its own settings ({ascii((str(e).splitlines() or [''])[0][:100])[1:-1]})") from e

@@ -18,9 +18,9 @@ from ..core import UserError, make_generator
 from ..text import counted
 from ..features.distance import mr_stft
 from ..features.mel import Mel, MelConfig
-from ..models.fourier import Fourier, FourierConfig, Phases, magnitudes, settled
+from ..models.fourier import Fourier, FourierConfig, Phases, mel_to_magnitude, refine_low_phases
 from ..models.hifigan import (
-    DiscriminatorConfig, Discriminators, HiFiGAN, HiFiGANConfig, discriminator_loss, generator_loss, turned)
+    DiscriminatorConfig, Discriminators, HiFiGAN, HiFiGANConfig, discriminator_loss, generator_loss, phase_augment)
 from .loop import Task, fit
 from ..models.vocoders import Base, GriffinLim, Unfit, load_vocoder
 
@@ -120,7 +120,7 @@ class VocoderTraining(Task):
         if cfg.bf16 and self.first and (cfg.discriminators == 'none' or self.device.type != 'cuda'):
             warnings.warn('bf16 is for the discriminators of a training on a graphics card: it changes nothing here.')
         weights, known = _begun(start, cfg.type, self.mel)
-        self.low = (known or FourierConfig).low if cfg.type == 'fourier' else 0
+        self.low = (known or FourierConfig).low_steps if cfg.type == 'fourier' else 0
         train, held = corpus.split(cfg.hold_out, cfg.seed)
         self.sounds = [self._sound(corpus[i]) for i in train]
         self.weights = torch.tensor([max(.3, x.shape[-1]/mel.sample_rate)**.5 for x, *_ in self.sounds])
@@ -139,8 +139,8 @@ class VocoderTraining(Task):
         x = torch.nn.functional.pad(x, (0, max(need - len(x), -len(x) % hop)))[None].to(self.device)
         m = self.mel(x)
         if self.cfg.type != 'fourier': return x, m, None
-        phases, magnitude = Phases(self.mel.cfg), magnitudes(self.mel, m)
-        phase = settled(self.mel, magnitude, phases(magnitude), self.low)
+        phases, magnitude = Phases(self.mel.cfg), mel_to_magnitude(self.mel, m)
+        phase = refine_low_phases(self.mel, magnitude, phases(magnitude), self.low)
         return x, m, phase[:, :max(phases.tonal, self.mel.cfg.n_fft//16)].angle()
 
     def _nets(self, mel, weights, known):
@@ -176,7 +176,7 @@ class VocoderTraining(Task):
     def draw(self, m, p):
         "What the net in training makes of mels and phases"
         if p is None: return self.net(m)
-        return self.net.draw(m, magnitudes(self.mel, m), torch.polar(torch.ones_like(p), p))
+        return self.net.synthesize(m, mel_to_magnitude(self.mel, m), torch.polar(torch.ones_like(p), p))
 
     def _lean(self):
         "bfloat16 for the discriminators, where that was asked for; what makes the sound stays exact, its quiet parts would be rounded away"
@@ -190,7 +190,7 @@ class VocoderTraining(Task):
         heard = self.judges is not None and self.done >= c.adversarial_after
         real = fake = ()
         if heard:
-            a, b = turned(x, y, make_generator(int(torch.randint(2**62, (), generator=self.random))))
+            a, b = phase_augment(x, y, make_generator(int(torch.randint(2**62, (), generator=self.random))))
             self.judges.requires_grad_(True)
             with self._lean(): judged = discriminator_loss(self.judges(a), self.judges(b.detach()))
             self.judges_opt.zero_grad(set_to_none=True)
