@@ -141,7 +141,7 @@ class Output:
         if self.as_json: print_json(facts)
 
 
-# %% ../../nbs/930_cli.generate.ipynb #bc754876
+# %% ../../nbs/930_cli.generate.ipynb #97f6adb7
 def _preset_names(ctx: typer.Context) -> list[str]:
     "A completion: the presets of the model on the line that need no quotes"
     model = ctx.params.get('model') or ''.join(ctx.args[:1])  # an option without its value leaves arguments unparsed
@@ -155,11 +155,11 @@ def generate(
     ctx: typer.Context,
     model: Model,
     *,
-    recipe: RecipeOptions,
     n: Annotated[int, option(_GENERATE, 'n', '-n', '--count')] = 1,
     preset: Annotated[Optional[str], typer.Option(
         metavar='NAME', help='Preset to start from; options given here override it.',
         autocompletion=_preset_names)] = None,
+    recipe: RecipeOptions,
     output: Output,
 ):
     """Generate new sounds from a model.
@@ -188,7 +188,7 @@ def generate(
         held = load_preset(loaded, preset) if preset else {}
         asked = {**settings, **{k: v for k, v in held.items() if k not in given}}
         asked['sliders'] = {**held.get('sliders', {}), **settings['sliders']}
-        note(resolve_vocoder(loaded, asked['vocoder']).why)
+        note(resolve_vocoder(loaded.vocoder_state, loaded.spectrogram, asked['vocoder']).why)
         for seed in range(recipe.seed, recipe.seed + n):
             yield f'{file_stem(loaded.metadata.name)}-seed{seed}', generate(loaded, **{**asked, 'seed': seed})
     output.write(sounds())
@@ -229,7 +229,7 @@ def morph(
         from distill.models.vocoders import resolve_vocoder
         loaded = load_model(file, output.device)
         made = morph(loaded, a, b, position, seconds, seed, vocoder, width, azimuth, rate)
-        note(resolve_vocoder(loaded, vocoder).why)
+        note(resolve_vocoder(loaded.vocoder_state, loaded.spectrogram, vocoder).why)
         for p, sound in zip(position, made): yield f'{file_stem(loaded.metadata.name)}-morph{p:g}', sound
     output.write(sounds())
 
@@ -270,7 +270,7 @@ def blend(
         loaded = [load_model(file, output.device) for file in files]
         sound = blend(list(zip(loaded, weights)), **settings)
         heaviest = loaded[max(range(len(loaded)), key=weights.__getitem__)]
-        note(resolve_vocoder(heaviest, recipe.vocoder).why)
+        note(resolve_vocoder(heaviest.vocoder_state, heaviest.spectrogram, recipe.vocoder).why)
         yield f"{file_stem('-'.join(m.metadata.name for m in loaded))}-seed{recipe.seed}", sound
     output.write(sounds())
 
