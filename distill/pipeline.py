@@ -369,5 +369,5 @@ def bundle_vocoder(
     place.put(state)
     task.wait()
     about, last = state['training_metadata'], load_model(path)
-    return Bundled(path, last.metadata.name, cfg.type, about['epochs'], about['steps'], about['final_loss'], about['held_out'], about['griffin_lim'], about['base'], resolve_vocoder(last).why)
+    return Bundled(path, last.metadata.name, cfg.type, about['epochs'], about['steps'], about['final_loss'], about['held_out'], about['griffin_lim'], about['base'], resolve_vocoder(last.vocoder_state, last.spectrogram).why)
 

@@ -35,7 +35,7 @@ SHORT = dict(epochs=1, batch_size=1)                            # 50 steps of on
 
 def model(folder, name='Little', mel=MEL):
     "A model file whose VAE knows nothing; its vocoder is what is tried here"
-    return save_model(ConvVAE(VAEConfig(n_mels=mel.n_mels, latent=2, channels=8)).eval(), mel, {}, ModelMetadata(name), folder)
+    return save_model(ConvVAE(VAEConfig(n_mels=mel.n_mels, latent=2, channels=8, n_levels=1)).eval(), mel, {}, ModelMetadata(name), folder)
 
 def sounds(folder, n=6, seconds=.5, make=None):
     "A folder of short plucked tones"
@@ -64,7 +64,7 @@ def test_bundled_and_restored_plays_the_same_samples(place, tmp_path):
     copied = save_model(m.model, m.spectrogram.cfg, {}, m.metadata, tmp_path, vocoder_state=m.vocoder_state)
     again = load_model(copied)
     assert same(again.vocoder_state, m.vocoder_state) and not verify_model(copied)
-    assert torch.equal(resolve_vocoder(again, 'own')(picture(m)), resolve_vocoder(m, 'own')(picture(m)))
+    assert torch.equal(resolve_vocoder(again.vocoder_state, again.spectrogram, 'own')(picture(m)), resolve_vocoder(m.vocoder_state, m.spectrogram, 'own')(picture(m)))
 
 def test_what_is_kept_is_what_was_trained(place):
     home, _, _ = place
@@ -92,10 +92,10 @@ def test_auto_is_earned(place):
     about = m.vocoder_state['training_metadata']
     for own, base, name in ((.4, .5, 'fourier'), (.5, .4, 'base'), (.5, .5, 'base'), (None, .5, 'base'), (.4, None, 'base'), (math.nan, .5, 'base'), ('x', .5, 'base')):
         about |= dict(held_out=own, base=base)
-        v = resolve_vocoder(m)
+        v = resolve_vocoder(m.vocoder_state, m.spectrogram)
         assert v.name == name and v.why.endswith('.') and v(picture(m)).isfinite().all(), (own, base)
     m.vocoder_state = None
-    assert resolve_vocoder(m).name == 'base'
+    assert resolve_vocoder(m.vocoder_state, m.spectrogram).name == 'base'
 
 def test_auto_plays_where_the_models_own_cannot(place):
     m = load_model(place[1])
@@ -104,8 +104,8 @@ def test_auto_plays_where_the_models_own_cannot(place):
     for broken, reason in ((dict(training_metadata=earned | dict(mel_key='another')), 'was made for other mel settings'), (dict(state_dict={}), 'does not fit its own settings'),
                            (dict(state_dict=good['state_dict'] | {first: weight*math.nan}), 'has NaN or infinite weights'), (dict(config=dict(colour='red')), 'does not fit')):
         m.vocoder_state = good | dict(training_metadata=earned) | broken
-        with pytest.raises(UserError, match=reason): resolve_vocoder(m, 'own')
-        v = resolve_vocoder(m)
+        with pytest.raises(UserError, match=reason): resolve_vocoder(m.vocoder_state, m.spectrogram, 'own')
+        v = resolve_vocoder(m.vocoder_state, m.spectrogram)
         assert v.name == 'base' and v.why.startswith(f"The base vocoder, because the model's own fourier {reason}") and v.why.endswith('.') and v(picture(m)).isfinite().all()
 
 def test_half_precision_halves_the_file_and_loads_as_whole(place, tmp_path):
@@ -138,9 +138,9 @@ def test_other_mel_settings_are_refused(place, tmp_path):
     m = load_model(file)
     other = MelConfig(f_max=12_000.)
     f = save_model(m.model, other, {}, ModelMetadata('Other'), tmp_path, vocoder_state=m.vocoder_state)
-    with pytest.raises(UserError, match='made for other mel settings'): resolve_vocoder(load_model(f), 'own')
+    with pytest.raises(UserError, match='made for other mel settings'): resolve_vocoder(m.vocoder_state, Mel(other), 'own')
     with pytest.raises(UserError, match='made for other mel settings'): VocoderTraining(Corpus(place[0]/'sounds'), other, start=m.vocoder_state)
-    with pytest.raises(UserError, match='does not fit this vocoder'): resolve_vocoder(m, 'own')(torch.zeros(1, 80, 9))
+    with pytest.raises(UserError, match='does not fit this vocoder'): resolve_vocoder(m.vocoder_state, m.spectrogram, 'own')(torch.zeros(1, 80, 9))
 
 def test_replacing_asks_on_a_terminal_and_refuses_elsewhere(place):
     pty = pytest.importorskip('pty')
@@ -263,8 +263,8 @@ def test_poor_corpora(tmp_path, kind):
     except UserError as e: assert kind == 'silence' and str(e).endswith(('.', ')')); return
     assert math.isfinite(made.final_loss) and (made.held_out is None) == (kind == 'one file')
     m = load_model(f)
-    for which in ('auto', 'own'): assert resolve_vocoder(m, which)(picture(m)).isfinite().all()
-    if kind == 'one file': assert resolve_vocoder(m).name == 'base'
+    for which in ('auto', 'own'): assert resolve_vocoder(m.vocoder_state, m.spectrogram, which)(picture(m)).isfinite().all()
+    if kind == 'one file': assert resolve_vocoder(m.vocoder_state, m.spectrogram).name == 'base'
 
 def test_five_hundred_files(tmp_path, record_property):
     f, d = model(tmp_path/'m'), sounds(tmp_path/'s', 500, .1)
@@ -376,7 +376,7 @@ def test_a_strangers_vocoder(tmp_path, record_property):
     f = model(tmp_path)
     d, card = read_contents(f)
     m = load_model(f)
-    for s in good: m.vocoder_state = s; assert resolve_vocoder(m).name == s['type']
+    for s in good: m.vocoder_state = s; assert resolve_vocoder(m.vocoder_state, m.spectrogram).name == s['type']
     mel = picture(m)[..., :8]
     refused, played, worst = dict(file=0, vocoder=0), 0, 0
     for s in strangers(r, good, int(400*TIMES)):
@@ -384,7 +384,7 @@ def test_a_strangers_vocoder(tmp_path, record_property):
         try:
             m = load_model(save_raw(tmp_path, d, s))
             for which in ('auto', 'own'):
-                try: v = resolve_vocoder(m, which)
+                try: v = resolve_vocoder(m.vocoder_state, m.spectrogram, which)
                 except UserError: assert which == 'own'; raise             # auto always makes a sound
                 y = v(mel)
                 assert y.shape == (1, 8*512) and y.isfinite().all(), s['config']

@@ -5,135 +5,191 @@
 # %% ../../nbs/110_audio.demo.ipynb #90122aa4
 from __future__ import annotations
 import os, uuid
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Callable, TypeAlias
 import numpy as np
 import soundfile as sf
+from numpy.typing import NDArray
 
 # %% auto #0
-__all__ = ['pluck', 'bell', 'kick', 'hat', 'swell', 'wind', 'bar', 'demo_corpus']
+__all__ = ['Voice', 'FAMILIES', 'pluck', 'bell', 'kick', 'hat', 'swell', 'wind', 'bar', 'Family', 'demo_corpus']
 
 # %% ../../nbs/110_audio.demo.ipynb #038d0864
-def _log(u, lo, hi):
-    "The place `u` (0 … 1) between `lo` and `hi`, in equal ratios"
-    return lo*(hi/lo)**u
+def _between(knob, low, high):
+    "The value of a knob (0 … 1) between `low` and `high`, in equal ratios"
+    return low*(high/low)**knob
 
 def _times(seconds, rate):
     "The times of the samples of a sound, in seconds"
     return np.arange(round(seconds*rate))/rate
 
-def _colour(x, rate, gain):
-    "The sound `x` with each frequency (Hz) scaled by the function `gain`"
-    n = 1 << (len(x)-1).bit_length()
+def _filtered(x, rate, gain):
+    "The sound `x` with each frequency scaled by `gain`, a function of Hz"
+    n = 1 << (len(x) - 1).bit_length()
     return np.fft.irfft(np.fft.rfft(x, n)*gain(np.fft.rfftfreq(n, 1/rate)))[:len(x)]
 
 # %% ../../nbs/110_audio.demo.ipynb #3c12555b
 def pluck(pitch, bright, decay, rate, rng): # knobs 0 … 1 -> (t,)
     "A plucked string, 82 to 660 Hz"
-    seconds, n = _log(decay, .5, 2.2), round(rate/_log(pitch, 82, 660))
-    burst = _colour(rng.uniform(-1, 1, n), rate, lambda f: 1/(1 + (f/_log(bright, 500, 8000))**2))
+    samples, period = round(_between(decay, .5, 2.2)*rate), round(rate/_between(pitch, 82, 660))
+    cutoff, loss = _between(bright, 500, 8000), _between(decay, .975, .999)
+    burst = _filtered(rng.uniform(-1, 1, period), rate, lambda f: 1/(1 + (f/cutoff)**2))
     rounds, last = [burst - burst.mean()], 0.
-    for _ in range(round(seconds*rate)//n):
-        prev = rounds[-1]
-        rounds.append(.5*(prev + np.r_[last, prev[:-1]])*_log(decay, .975, .999))
-        last = prev[-1]
-    return np.concatenate(rounds)[:round(seconds*rate)]
+    for _ in range(samples//period):
+        before = rounds[-1]
+        shifted = np.r_[last, before[:-1]]
+        rounds.append(.5*(before + shifted)*loss)
+        last = before[-1]
+    return np.concatenate(rounds)[:samples]
 
 # %% ../../nbs/110_audio.demo.ipynb #be4df095
 def bell(pitch, bright, decay, rate, rng): # knobs 0 … 1 -> (t,)
     "A frequency-modulated bell, 200 to 1600 Hz"
-    t, f, tau = _times(_log(decay, .6, 2.5), rate), _log(pitch, 200, 1600), _log(decay, .12, .6)
-    index = _log(bright, 1, 9)*np.exp(-t/(.7*tau))*rng.uniform(.95, 1.05)
-    return np.exp(-t/tau)*np.sin(2*np.pi*f*t + index*np.sin(2*np.pi*1.4*f*t))
+    t, hz, fall = _times(_between(decay, .6, 2.5), rate), _between(pitch, 200, 1600), _between(decay, .12, .6)
+    depth = _between(bright, 1, 9)*np.exp(-t/(.7*fall))*rng.uniform(.95, 1.05)
+    modulator = np.sin(2*np.pi*1.4*hz*t)
+    return np.exp(-t/fall)*np.sin(2*np.pi*hz*t + depth*modulator)
 
 # %% ../../nbs/110_audio.demo.ipynb #c540bbef
 def kick(pitch, bright, decay, rate, rng): # knobs 0 … 1 -> (t,)
     "A bass drum, 38 to 90 Hz"
-    t, f, tau = _times(_log(decay, .18, .7), rate), _log(pitch, 38, 90), _log(decay, .05, .2)
-    sweep = f*(1 + 5*np.exp(-t/.03))
-    click = rng.normal(size=len(t))*np.exp(-t/.003)*_log(bright, .02, .5)
-    return np.exp(-t/tau)*np.sin(2*np.pi*np.cumsum(sweep)/rate) + click
+    t, hz, fall = _times(_between(decay, .18, .7), rate), _between(pitch, 38, 90), _between(decay, .05, .2)
+    sweep = hz*(1 + 5*np.exp(-t/.03))
+    click = rng.normal(size=len(t))*np.exp(-t/.003)*_between(bright, .02, .5)
+    return np.exp(-t/fall)*np.sin(2*np.pi*np.cumsum(sweep)/rate) + click
 
 # %% ../../nbs/110_audio.demo.ipynb #e5f9ac85
+_SQUARES = 205, 284, 304, 370, 523, 800   # Hz
+
 def hat(pitch, bright, decay, rate, rng): # knobs 0 … 1 -> (t,)
     "A hi-hat, closed to open"
-    t, tau = _times(_log(decay, .15, .8), rate), _log(decay, .02, .2)
-    metal = sum(np.sign(np.sin(2*np.pi*f*_log(pitch, 1.2, 2.5)*t)) for f in (205, 284, 304, 370, 523, 800))/6
-    x = _log(bright, .3, 1)*rng.normal(size=len(t)) + metal
-    return _colour(x, rate, lambda f: 1/(1 + (_log(bright, 3500, 8000)/(f + 1))**6))*np.exp(-t/tau)
+    t, fall = _times(_between(decay, .15, .8), rate), _between(decay, .02, .2)
+    higher, lowest = _between(pitch, 1.2, 2.5), _between(bright, 3500, 8000)
+    metal = sum(np.sign(np.sin(2*np.pi*hz*higher*t)) for hz in _SQUARES)/len(_SQUARES)
+    x = _between(bright, .3, 1)*rng.normal(size=len(t)) + metal
+    return _filtered(x, rate, lambda f: 1/(1 + (lowest/(f + 1))**6))*np.exp(-t/fall)
 
 # %% ../../nbs/110_audio.demo.ipynb #150e6b55
 def swell(pitch, bright, decay, rate, rng): # knobs 0 … 1 -> (t,)
     "A swell of noise that opens as it grows"
-    t = _times(_log(decay, .6, 2), rate)
-    u, steps = t/t[-1], 5
-    x, low = rng.normal(size=len(t)), _log(pitch, 80, 600)
-    top = [_log(i/(steps-1), low*2, _log(bright, 1500, 9000)) for i in range(steps)]
-    layers = [_colour(x, rate, lambda f, c=c: f/(f + low)/(1 + (f/c)**4)) for c in top]
-    fade = [np.clip(1 - abs(u*(steps-1) - i), 0, 1) for i in range(steps)]
-    return sum(a*b for a, b in zip(layers, fade))*u**2*np.clip((1-u)/.06, 0, 1)
+    t, layers = _times(_between(decay, .6, 2), rate), 5
+    x, low, high = rng.normal(size=len(t)), _between(pitch, 80, 600), _between(bright, 1500, 9000)
+    u, y = t/t[-1], 0
+    for i in range(layers):
+        top = _between(i/(layers - 1), 2*low, high)
+        layer = _filtered(x, rate, lambda f: f/(f + low)/(1 + (f/top)**4))
+        y = y + layer*np.clip(1 - abs(u*(layers - 1) - i), 0, 1)
+    return y*u**2*np.clip((1 - u)/.06, 0, 1)
 
 # %% ../../nbs/110_audio.demo.ipynb #db4de96a
-def _slow(n, rate, hertz, rng):
-    "A random curve of mean 0 and deviation 1 that moves no faster than `hertz`"
-    x = _colour(rng.normal(size=n), rate, lambda f: f <= hertz)
+def _slow(n, rate, hz, rng):
+    "A random curve of mean 0 and standard deviation 1 that moves no faster than `hz`"
+    x = _filtered(rng.normal(size=n), rate, lambda f: f <= hz)
     x = x - x.mean()
     return x/(x.std() + 1e-9)
 
+def _resonance(n, rate, hz, rng): # -> (n,)
+    "A narrow noise around a wandering frequency, in gusts"
+    glide = hz*2**(.3*_slow(n, rate, 2, rng))
+    band = _slow(n, rate, hz*.12, rng) + 1j*_slow(n, rate, hz*.12, rng)
+    gust = np.exp(.5*_slow(n, rate, 3, rng))
+    return (band*np.exp(2j*np.pi*np.cumsum(glide)/rate)).real*gust
+
 def wind(pitch, bright, decay, rate, rng): # knobs 0 … 1 -> (t,)
     "Wind: slow resonances in noise"
-    t = _times(_log(decay, 1.2, 2.5), rate)
-    n, y = len(t), 0
-    for f in _log(pitch, 150, 700)*np.array([1, 1.9, 3.1, 4.7]):
-        glide = f*2**(.3*_slow(n, rate, 2, rng))
-        band = _slow(n, rate, f*.12, rng) + 1j*_slow(n, rate, f*.12, rng)
-        gust = np.exp(.5*_slow(n, rate, 3, rng))
-        y = y + (band*np.exp(2j*np.pi*np.cumsum(glide)/rate)).real*gust*(f/150)**(_log(bright, .15, 1.2) - 1.3)
-    hiss = _colour(rng.normal(size=n), rate, lambda f: 1/(1 + (f/_log(bright, 400, 5000))**2))
-    return (y + .3*hiss)*np.clip(t/.15, 0, 1)*np.clip((t[-1]-t)/.25, 0, 1)
+    t = _times(_between(decay, 1.2, 2.5), rate)
+    tilt, cutoff = _between(bright, .15, 1.2) - 1.3, _between(bright, 400, 5000)
+    y = 0
+    for hz in _between(pitch, 150, 700)*np.array([1, 1.9, 3.1, 4.7]):
+        y = y + _resonance(len(t), rate, hz, rng)*(hz/150)**tilt
+    hiss = _filtered(rng.normal(size=len(t)), rate, lambda f: 1/(1 + (f/cutoff)**2))
+    return (y + .3*hiss)*np.clip(t/.15, 0, 1)*np.clip((t[-1] - t)/.25, 0, 1)
 
 # %% ../../nbs/110_audio.demo.ipynb #32be947c
 def bar(pitch, bright, decay, rate, rng): # knobs 0 … 1 -> (t,)
     "A struck bar, from wood (short) to metal (long)"
-    t, f, tau = _times(_log(decay, .25, 2), rate), _log(pitch, 180, 1200), _log(decay, .04, .5)
+    t, hz, fall = _times(_between(decay, .25, 2), rate), _between(pitch, 180, 1200), _between(decay, .04, .5)
     y = 0
     for i, ratio in enumerate((1, 2.756, 5.404, 8.933)):
-        if ratio*f < rate/2:
-            y = y + _log(bright, .12, .8)**i*np.exp(-t/tau*ratio**(1.4 - decay))*np.sin(2*np.pi*ratio*f*t)
+        if ratio*hz >= rate/2: break
+        level = _between(bright, .12, .8)**i
+        y = y + level*np.exp(-t/fall*ratio**(1.4 - decay))*np.sin(2*np.pi*ratio*hz*t)
     return y + .2*bright*rng.normal(size=len(t))*np.exp(-t/.004)
 
 # %% ../../nbs/110_audio.demo.ipynb #ba3273bd
-#          name      voice  files rate    channels  suffix   subtype
-_FAMILIES = [('bars',   bar,   5, 22_050, 1,       '.flac', 'PCM_16'),
-             ('bells',  bell,  5, 48_000, 2,       '.wav',  'PCM_24'),
-             ('hats',   hat,   4, 44_100, 1,       '.wav',  'PCM_16'),
-             ('kicks',  kick,  4, 44_100, 1,       '.wav',  'PCM_16'),
-             ('plucks', pluck, 6, 44_100, 1,       '.wav',  'PCM_24'),
-             ('swells', swell, 4, 44_100, 2,       '.flac', 'PCM_24'),
-             ('winds',  wind,  4, 48_000, 2,       '.flac', 'PCM_16')]
+Voice: TypeAlias = Callable[..., NDArray[Any]]   # (pitch, bright, decay, rate, rng) -> (t,)
 
-def _knobs(i, n, k):
-    "Pitch, brightness and decay of sound `i` of the `n` of family `k`, in strides that tie no knob to another"
-    return np.array([(i+.5)/n, (.77 + .30*i + .96*k) % 1, (.89 + .73*i + .56*k) % 1])
-
-def _sound(voice, knobs, rate, channels, rng): # -> (t,c) in [-1,1]
-    "A sound near a place on the knobs, at a level of its own"
-    knobs = np.clip(knobs + rng.normal(size=3)*.04, 0, 1)
-    x = np.stack([voice(*knobs, rate, rng)*g for g in ((1, .8) if channels == 2 else (1,))], 1)
-    x[-(n := rate//200):] *= np.linspace(1, 0, n)[:, None]
-    return x/np.abs(x).max()*_log(rng.uniform(), .3, .95)
-
-def demo_corpus(
-    folder,        # made when missing; other files in it are left alone
-    seed: int = 0, # another seed, other sounds of the same families
-) -> list[Path]:   # the 32 files, in order
-    """Write a small corpus of seven families of sounds into `folder`
+@dataclass(frozen=True)
+class Family:
+    """Sounds of one recipe, and the kind of files they are in
 
     Parameters
     ----------
-    folder
-        made when missing; other files in it are left alone
+    name : str
+    voice : Voice
+    n_files : int
+    rate : int
+        Hz
+    channels : int
+        1 or 2
+    suffix : str
+    subtype : str
+        as libsndfile names it
+    """
+    name: str
+    voice: Voice
+    n_files: int
+    rate: int      # Hz
+    channels: int  # 1 or 2
+    suffix: str
+    subtype: str   # as libsndfile names it
+
+FAMILIES = (
+    Family('bars', bar, 5, 22_050, 1, '.flac', 'PCM_16'),
+    Family('bells', bell, 5, 48_000, 2, '.wav', 'PCM_24'),
+    Family('hats', hat, 4, 44_100, 1, '.wav', 'PCM_16'),
+    Family('kicks', kick, 4, 44_100, 1, '.wav', 'PCM_16'),
+    Family('plucks', pluck, 6, 44_100, 1, '.wav', 'PCM_24'),
+    Family('swells', swell, 4, 44_100, 2, '.flac', 'PCM_24'),
+    Family('winds', wind, 4, 48_000, 2, '.flac', 'PCM_16'),
+)
+
+def _knobs(i, n, k):
+    "Pitch, brightness and decay of sound `i` of the `n` in family `k`, in strides that tie no knob to another"
+    return np.array([(i + .5)/n, (.77 + .30*i + .96*k) % 1, (.89 + .73*i + .56*k) % 1])
+
+def _sound(family, knobs, rng): # -> (t,c) in [-1,1]
+    "A sound near a place on the knobs, at a level of its own"
+    rate, knobs = family.rate, np.clip(knobs + rng.normal(size=3)*.04, 0, 1)
+    gains = (1, .8) if family.channels == 2 else (1,)
+    x = np.stack([family.voice(*knobs, rate, rng)*gain for gain in gains], 1)
+    end = rate//200
+    x[-end:] *= np.linspace(1, 0, end)[:, None]
+    return x/np.abs(x).max()*_between(rng.uniform(), .3, .95)
+
+
+# %% ../../nbs/110_audio.demo.ipynb #95cbde37
+def _write(path, x, family):
+    "Write a sound so that it appears under its name when it is whole"
+    tmp = path.with_name(f'.{uuid.uuid4().hex}{path.suffix}')
+    try:
+        sf.write(tmp, x, family.rate, subtype=family.subtype)
+        os.replace(tmp, path)
+    finally: tmp.unlink(missing_ok=True)
+
+def demo_corpus(
+    folder: str | Path,  # created if missing; other files in it are left alone
+    seed: int = 0,       # another seed makes other sounds of the same families
+) -> list[Path]:         # the 32 files, in order
+    """Write a small corpus of seven families of sounds
+
+    Parameters
+    ----------
+    folder : str | Path
+        created if missing; other files in it are left alone
     seed : int
-        another seed, other sounds of the same families
+        another seed makes other sounds of the same families
 
     Returns
     -------
@@ -141,15 +197,11 @@ def demo_corpus(
         the 32 files, in order
     """
     files = []
-    for k, (name, voice, n, rate, channels, suffix, subtype) in enumerate(_FAMILIES):
-        (Path(folder)/name).mkdir(parents=True, exist_ok=True)
-        for i in range(n):
-            x = _sound(voice, _knobs(i, n, k), rate, channels, np.random.default_rng([seed, k, i]))
-            files.append(Path(folder)/name/f'{name[:-1]}_{i+1}{suffix}')
-            tmp = files[-1].with_name(f'.{uuid.uuid4().hex}{suffix}')
-            try:
-                sf.write(tmp, x, rate, subtype=subtype)
-                os.replace(tmp, files[-1])
-            finally: tmp.unlink(missing_ok=True)
+    for k, family in enumerate(FAMILIES):
+        (Path(folder)/family.name).mkdir(parents=True, exist_ok=True)
+        for i in range(family.n_files):
+            x = _sound(family, _knobs(i, family.n_files, k), np.random.default_rng([seed, k, i]))
+            files.append(Path(folder)/family.name/f'{family.name[:-1]}_{i + 1}{family.suffix}')
+            _write(files[-1], x, family)
     return files
 

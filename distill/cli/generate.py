@@ -88,7 +88,7 @@ def _remember(history: History, sound: Sound) -> None:
     except UserError as e: note(f'Not added to the history: {e}')
     if history.note: note(history.note)
 
-# %% ../../nbs/930_cli.generate.ipynb #7643f442
+# %% ../../nbs/930_cli.generate.ipynb #44c5f99f
 @dataclass
 class Output:
     "What becomes of new sounds, as options"
@@ -98,7 +98,7 @@ class Output:
     bits: Annotated[Optional[int], option(
         'distill.generation.sounds.save_sound', 'bits', words=('16', '24', '32'))] = None
     device: Annotated[str, option('distill.models.persistence.load_model', 'device', words=DEVICES)] = 'cpu'
-    near: Annotated[Optional[Path], typer.Option(metavar='FOLDER', help=(
+    compare_with: Annotated[Optional[Path], typer.Option('--near', metavar='FOLDER', help=(
         'Folder of sounds to compare each new sound with: is it a copy, near them, or unlike them?'))] = None
     history: Annotated[bool, typer.Option(help='Also put each sound into the history.')] = True
     models_dir: ModelsDir = None
@@ -122,7 +122,7 @@ class Output:
         from distill.generation.sounds import check_bits, save_sound
         from distill.library.history import History
         check_bits(self.out/f'x.{self.format}', self.bits)
-        nearness = Nearness(Corpus(self.near)) if self.near else None
+        nearness = Nearness(Corpus(self.compare_with)) if self.compare_with else None
         history = History(self.models_dir)
         facts = []
         for stem, sound in sounds:
@@ -133,10 +133,10 @@ class Output:
             levels = dict(peak=measured.peak, loudness=measured.loudness, problems=measured.problems)
             facts.append(dict(sound.info, path=str(file), rate=sound.rate, **levels))
             if nearness:
-                near = nearness(sound)
-                note(f'{file}: {nearness.text(near)}')
-                distance = near.distance if near.name else None
-                facts[-1]['near'] = dict(asdict(near), distance=distance, copy=nearness.copy, unlike=nearness.unlike)
+                found = nearness(sound)
+                note(f'{file}: {nearness.text(found)}')
+                distance = found.distance if found.name else None
+                facts[-1]['near'] = dict(asdict(found), distance=distance, copy=nearness.copy, unlike=nearness.unlike)
             if not self.as_json: typer.echo(file)
         if self.as_json: print_json(facts)
 

@@ -96,7 +96,9 @@ def program() -> str:
     if called.name != 'distill' or shutil.which('distill'): return 'distill'
     return min(str(called), os.path.relpath(called), key=len)
 
-# %% ../../nbs/900_cli.shell.ipynb #e9c4dc68
+# %% ../../nbs/900_cli.shell.ipynb #11bae9bb
+_texts = functools.cache(parameter_help)
+
 def shell_help(
     function: str,   # its whole name, such as 'distill.library.catalog.ModelLibrary.get'
     parameter: str,
@@ -114,7 +116,7 @@ def shell_help(
     str
         sentences
     """
-    text = parameter_help(function)[parameter]
+    text = _texts(function)[parameter]
     text = text.replace('; None: ', '. Default: ')
     text = re.sub('`([A-Z_]+)`', r'$\1', text)
     text = re.sub('`([a-z_]+)`', lambda match: '--' + match[1].replace('_', '-'), text)

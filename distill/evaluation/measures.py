@@ -458,7 +458,7 @@ def report(
     mine, about = _learned(loaded, corpus)
     learned, unseen = _chosen(corpus, mine, most, make_generator(seed))
     reference, others = (learned, unseen) if learned else (unseen, Sounds([], []))
-    v, length = resolve_vocoder(loaded, vocoder), lambda sounds: sum(map(len, sounds))/SAMPLE_RATE
+    v, length = resolve_vocoder(loaded.vocoder_state, loaded.spectrogram, vocoder), lambda sounds: sum(map(len, sounds))/SAMPLE_RATE
     first = sorted(range(len(unseen)), key=lambda i: unseen.names[i])[::max(1, -(-len(unseen)//_SOUNDED))]
     sounded = [_cut(x, _SOUNDED_SECONDS) for x in [*(unseen[i] for i in first), *learned][:_SOUNDED]]
     pace = _Pace(_COST['draw']*length([*learned, *unseen]) + _COST['hear']*length(sounded) + (_COST['listen']*min(_LISTENED, len(sounded)) if _visqol() else 0)

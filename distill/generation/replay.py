@@ -39,7 +39,7 @@ def _vocoder_called(loaded, name):
     "The argument that makes `resolve_vocoder` give a vocoder of that name"
     for which in ('griffin-lim', 'own', 'base', 'auto'):
         try:
-            if resolve_vocoder(loaded, which).name == name: return which
+            if resolve_vocoder(loaded.vocoder_state, loaded.spectrogram, which).name == name: return which
         except UserError: pass
     raise UserError(f'The model {loaded.metadata.name} has no vocoder {name!r} any more, which the sound was made with.')
 

@@ -41,7 +41,7 @@ def _check_space(width, azimuth, rate):
 
 def _sound(loaded, mel, samples, seed, vocoder, space, info):
     "A picture as a sound that knows how it was made"
-    v = resolve_vocoder(loaded, vocoder)
+    v = resolve_vocoder(loaded.vocoder_state, loaded.spectrogram, vocoder)
     unusual = {k: x for k, x in space.items() if x != _USUAL[k]}
     info = _who(loaded) | dict(seed=seed, seconds=samples/SAMPLE_RATE, sliders={}, vocoder=v.name) | info | unusual
     return Sound(finish(v(mel, seed=seed)[0], samples, **space).numpy(), space['rate'], info)

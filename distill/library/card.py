@@ -232,17 +232,21 @@ def read_card(
     with open_archive(path) as (z, top, _): return card_in(z, top, path)
 
 
-# %% ../../nbs/610_library.card.ipynb #72a5afa6
+# %% ../../nbs/610_library.card.ipynb #bf9e0c36
 Setting = Union[bool, int, float, str, None]
 MAX_SETTINGS = 100  # of each group
 
+def _is_setting(value: Any) -> bool:
+    "Whether a value may stand in a card's settings"
+    if isinstance(value, float): return math.isfinite(value)
+    if isinstance(value, int): return -2**63 <= value < 2**63
+    if isinstance(value, str): return len(value) <= 200 and not CONTROL_CHARACTERS.search(value)
+    return value is None
+
 def _setting(value: Any) -> Setting:
     "A plain value as a card holds it"
-    if isinstance(value, float) and not math.isfinite(value): return str(value)
-    if isinstance(value, int) and not -2**63 <= value < 2**63: return str(value)
-    return CONTROL_CHARACTERS.sub('?', value[:200]) if isinstance(value, str) else value
-
-def _is_setting(value: Any) -> bool: return not isinstance(value, (dict, list)) and _setting(value) == value
+    if isinstance(value, str): return CONTROL_CHARACTERS.sub('?', value[:200])
+    return value if _is_setting(value) else str(value)
 
 def plain_settings(
     **groups: Mapping[Any, Any],  # name of a group -> its settings
@@ -360,7 +364,7 @@ def previews_folder(
     return Path(path).parent/'previews'/Path(path).stem
 
 
-# %% ../../nbs/610_library.card.ipynb #277ca43f
+# %% ../../nbs/610_library.card.ipynb #d48b15e1
 _CARD_KEYS = 'metadata', 'vocoder', 'sizes', 'settings', 'library_version'
 
 def _check_card(card: Mapping[str, Any]) -> None:
@@ -410,8 +414,8 @@ class ModelEntry(ModelMetadata):
         the version of distill that wrote the file
     sizes : dict[str, int]
         of the nets: parameters, latent_dim …
-    settings : dict[str, Setting]
-        of training, net and mel: training_lr, model_channels, mel_hop …
+    settings_json : str
+        `settings` as text, which is read only when somebody asks
     """
     path: Path                    # the file
     size: int                     # of the file, bytes
@@ -420,7 +424,7 @@ class ModelEntry(ModelMetadata):
     version: int                  # of the file format
     library_version: str          # the version of distill that wrote the file
     sizes: dict[str, int]         # of the nets: parameters, latent_dim …
-    settings: dict[str, Setting]  # of training, net and mel: training_lr, model_channels, mel_hop …
+    settings_json: str            # `settings` as text, which is read only when somebody asks
 
     @classmethod
     def from_card(cls,
@@ -428,6 +432,7 @@ class ModelEntry(ModelMetadata):
         path: str | os.PathLike[str],   # the file it was read from
         size: int,                      # bytes
         mtime_ns: int,                  # when the file changed, nanoseconds since 1970
+        settings_json: str | None = None,  # the settings, where they were taken out of a card that is known to be good
     ) -> Self:
         """The entry for a file with this card
 
@@ -441,13 +446,22 @@ class ModelEntry(ModelMetadata):
             bytes
         mtime_ns : int
             when the file changed, nanoseconds since 1970
+        settings_json : str | None
+            the settings, where they were taken out of a card that is known to be good
         """
-        _check_card(card)
+        if settings_json is None:
+            _check_card(card)
+            settings_json = json.dumps(card['settings'])
         return cls.from_dict(
             card['metadata'], path=Path(path), size=size, modified=datetime.fromtimestamp(mtime_ns/1e9, timezone.utc),
             vocoder=VocoderInfo.from_dict(card['vocoder']), version=card['version'],
             library_version=check_text('library_version', card['library_version'], 40),
-            sizes=card['sizes'], settings=card['settings'])
+            sizes=card['sizes'], settings_json=settings_json)
+
+    @property
+    def settings(self) -> dict[str, Setting]:
+        "The plain settings of training, net and mel: training_lr, model_channels, mel_hop …"
+        return dict(json.loads(self.settings_json))
 
     @classmethod
     def from_file(cls,

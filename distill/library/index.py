@@ -85,7 +85,7 @@ class IndexFile:
 def _version(db: sqlite3.Connection) -> int: return int(db.execute('PRAGMA user_version').fetchone()[0])
 
 
-# %% ../../nbs/615_library.index.ipynb #1ff9bf04
+# %% ../../nbs/615_library.index.ipynb #63516b1d
 def fold(text: str) -> str:
     "A text as it is compared: upper and lower case are the same"
     return unicodedata.normalize('NFC', text).casefold()
@@ -149,7 +149,7 @@ def entry_of(
     card : str
     settings : str
     """
-    return ModelEntry.from_card({**json.loads(card), 'settings': json.loads(settings)}, folder/file, size, mtime_ns)
+    return ModelEntry.from_card(json.loads(card), folder/file, size, mtime_ns, settings)
 
 
 # %% ../../nbs/615_library.index.ipynb #aa89675b

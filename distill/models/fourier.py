@@ -283,7 +283,8 @@ class Fourier(nn.Module):
     Parameters
     ----------
     cfg : FourierConfig
-    mel : MelConfig
+    mel : Mel | MelConfig
+        a `Mel` is shared, not built again
     seed : int | None
         of the weights; None: no weights, until `load_state_dict(…, assign=True)` fills them
     """
@@ -292,16 +293,18 @@ class Fourier(nn.Module):
 
     def __init__(self,
         cfg: FourierConfig = FourierConfig(),
-        mel: MelConfig = MelConfig(),
+        mel: Mel | MelConfig = MelConfig(),  # a `Mel` is shared, not built again
         seed: int | None = 0,  # of the weights; None: no weights, until `load_state_dict(…, assign=True)` fills them
     ):
         super().__init__()
-        if (cfg.n_mels, cfg.n_fft) != (mel.n_mels, mel.n_fft):
-            made_for, asked = (f'{c.n_mels} mel rows and windows of {c.n_fft}' for c in (cfg, mel))
+        mel = mel if isinstance(mel, Mel) else Mel(mel)
+        if (cfg.n_mels, cfg.n_fft) != (mel.cfg.n_mels, mel.cfg.n_fft):
+            made_for, asked = (f'{c.n_mels} mel rows and windows of {c.n_fft}' for c in (cfg, mel.cfg))
             raise UserError(f'This vocoder is for {made_for}, not for {asked}: train one for these mel settings.')
-        self.cfg, self.mel, self.receptive = cfg, Mel(mel), cfg.receptive
+        self.cfg, self.mel, self.receptive = cfg, mel, cfg.receptive
         for name in ('mean', 'std'):
-            self.register_buffer(name, torch.tensor(getattr(cfg, name))[:, None], persistent=False)
+            rows = torch.tensor(getattr(cfg, name), device=mel.bank.device)
+            self.register_buffer(name, rows[:, None], persistent=False)
         if cfg.blocks: self._build(seed)
 
     def _build(self, seed: int | None) -> None:
