@@ -24,9 +24,12 @@ def own_folders(**env):
     "Temporary folders for models, cache and IPython's profile; the environment is as before at the end"
     before = dict(os.environ)
     with tempfile.TemporaryDirectory() as tmp:
-        os.environ.update(env, DISTILL_MODELS=f'{tmp}/models', DISTILL_CACHE=f'{tmp}/cache', IPYTHONDIR=f'{tmp}/ipython')
+        own = dict(DISTILL_MODELS=f'{tmp}/models', DISTILL_CACHE=f'{tmp}/cache', IPYTHONDIR=f'{tmp}/ipython')
+        os.environ.update(env, **own)
         try: yield
-        finally: os.environ.clear(); os.environ.update(before)
+        finally:
+            os.environ.clear()
+            os.environ.update(before)
 
 
 @pytest.fixture(autouse=True, scope='module')
@@ -36,7 +39,7 @@ def _own_folders():
 
 @pytest.fixture
 def unnamed(monkeypatch):
-    "Sliders without names, for tests of something else: naming takes longer than a short training, and has tests of its own"
+    "Sliders without names, for tests of something else: naming takes longer than a short training"
     monkeypatch.setattr('distill.pipeline.name_sliders', lambda net, mel, analysis: analysis)
 
 
@@ -49,8 +52,9 @@ def pytest_addoption(parser):
 def pytest_terminal_summary(terminalreporter):
     "What tests measured (`record_property('figure', ...)`), and what could not run"
     import jlab
-    figures = {v for reports in terminalreporter.stats.values() for r in reports for k, v in getattr(r, 'user_properties', ()) if k == 'figure'}
-    for v in sorted(figures): terminalreporter.write_line(v)
+    reports = [r for rs in terminalreporter.stats.values() for r in rs]
+    properties = [p for r in reports for p in getattr(r, 'user_properties', ())]
+    for figure in sorted({v for k, v in properties if k == 'figure'}): terminalreporter.write_line(figure)
     if jlab.missing: terminalreporter.write_line(f'The browser tests did not run: {jlab.missing}', yellow=True)
 
 
@@ -86,7 +90,8 @@ class NotebookItem(pytest.Item):
         with working_directory(ROOT): cfg = get_config()
         flags = set(cfg.tst_flags.split())
         want = {'plain', *self.config.getoption('--nb-flags').split()}
-        cells = [(i, ''.join(c['source'])) for i, c in enumerate(json.loads(self.path.read_text(encoding='utf-8'))['cells'], 1) if c['cell_type'] == 'code']
+        nb = json.loads(self.path.read_text(encoding='utf-8'))
+        cells = [(i, ''.join(c['source'])) for i, c in enumerate(nb['cells'], 1) if c['cell_type'] == 'code']
         exp = next((d.split()[1] for _, src in cells for d in directives(src) if d.startswith('default_exp')), None)
         load = '' if not exp or self.config.getoption('--nb-cells') else LOAD.format(f'{cfg.lib_path.name}.{exp}')
         if str(ROOT) not in sys.path: sys.path.insert(0, str(ROOT))
@@ -95,7 +100,8 @@ class NotebookItem(pytest.Item):
         with working_directory(self.path.parent):
             for i, src in cells:
                 if group(src, flags) not in want: continue
-                if load and {'export', 'exports', 'exporti'} & {d.split()[0] for d in directives(src)}: src, load = load, 'pass'
+                is_exported = {'export', 'exports', 'exporti'} & {d.split()[0] for d in directives(src)}
+                if load and is_exported: src, load = load, 'pass'
                 sh.run(src)
                 if sh.exc:
                     tb = ''.join(traceback.format_exception(type(sh.exc), sh.exc, sh.exc.__traceback__))

@@ -40,11 +40,12 @@ class Page:
         self.edits: list[tuple[tuple[int, int], tuple[int, int], str]] = []
 
     def comment_at(self, first: int, last: int) -> tuple[str, list[int]]:
-        "The comment of what stands on some lines: at the end of the last one, else on lines of its own above the first one"
+        "The comment of what stands on some lines: at the end of the last one, else on lines of its own above them"
         rows = [last]
         if last not in self.comments:
-            rows = []
-            while self.is_comment(first - 1 - len(rows)): rows.insert(0, first - 1 - len(rows))
+            above = first
+            while self.is_comment(above - 1): above -= 1
+            rows = list(range(above, first))
         texts = [self.comments[r].string.lstrip('#').strip() for r in rows]
         return ' '.join(texts), rows
 
@@ -70,9 +71,9 @@ class Page:
         "Take an entry's comment away, unless it is a shape, which is read beside the code"
         if SHAPE.fullmatch(entry.comment): return
         for row in entry.rows:
-            start = len(self.lines[row - 1][:self.comments[row].start[1]].rstrip())
-            whole = self.is_comment(row)
-            self.edits.append(((row - 1, len(self.lines[row - 2])) if whole else (row, start), (row, len(self.lines[row - 1])), ''))
+            code = self.lines[row - 1][:self.comments[row].start[1]].rstrip()
+            start = (row, len(code)) if code else (row - 1, len(self.lines[row - 2]))   # with the line break before it
+            self.edits.append((start, (row, len(self.lines[row - 1])), ''))
 
     def edited(self) -> str:
         "The source with the edits made"
@@ -88,14 +89,15 @@ def parameters(page: Page, node: Function, method: bool) -> list[Entry]:
     "The parameters of a function, without `self`; a comment counts that has the line for itself and its parameter"
     a = node.args
     plain = [*a.posonlyargs, *a.args]
-    defaults = dict(zip([p.arg for p in reversed(plain)], reversed(a.defaults))) | {p.arg: d for p, d in zip(a.kwonlyargs, a.kw_defaults) if d}
-    if method and not any(isinstance(d, ast.Name) and d.id == 'staticmethod' for d in node.decorator_list): plain = plain[1:]
-    named = [(p, '') for p in plain] + [(p, '*') for p in [a.vararg] if p] + [(p, '') for p in a.kwonlyargs] + [(p, '**') for p in [a.kwarg] if p]
-    last = {p.arg: defaults.get(p.arg, p).end_lineno for p, _ in named}
-    end, out = page.end_of_header(node), []
-    for p, stars in named:
-        alone = node.lineno < p.lineno and last[p.arg] < end and list(last.values()).count(last[p.arg]) == 1
-        comment, rows = page.comment_at(p.lineno, last[p.arg]) if alone else ('', [])
+    defaults = dict(zip(reversed(plain), reversed(a.defaults))) | dict(zip(a.kwonlyargs, a.kw_defaults))
+    if method and 'staticmethod' not in map(ast.unparse, node.decorator_list): plain = plain[1:]
+    named = {p: '' for p in plain} | {a.vararg: '*'} | {p: '' for p in a.kwonlyargs} | {a.kwarg: '**'}
+    named.pop(None, None)
+    last = {p: (defaults.get(p) or p).end_lineno for p in named}
+    lines, end, out = list(last.values()), page.end_of_header(node), []
+    for p, stars in named.items():
+        alone = node.lineno < p.lineno and last[p] < end and lines.count(last[p]) == 1
+        comment, rows = page.comment_at(p.lineno, last[p]) if alone else ('', [])
         out.append(Entry(stars + p.arg, ast.unparse(p.annotation) if p.annotation else '', comment, rows))
     return out
 
@@ -122,17 +124,20 @@ def fields(page: Page, node: ast.ClassDef) -> list[Entry]:
 def section(title: str, entries: list[Entry], indent: str) -> list[str]:
     "A numpy-style section as lines; none when no entry has a comment"
     if not any(e.comment for e in entries): return []
+    wrapper = textwrap.TextWrapper(WIDTH - len(indent), initial_indent='    ', subsequent_indent='    ',
+                                   break_long_words=False, break_on_hyphens=False)
     out = ['', title, '-'*len(title)]
     for e in entries:
-        out.append(' : '.join(x for x in (e.name, e.type) if x) or e.comment)
-        if e.comment and (e.name or e.type): out += textwrap.wrap(e.comment, WIDTH - len(indent), initial_indent='    ', subsequent_indent='    ', break_long_words=False, break_on_hyphens=False)
+        head = ' : '.join(x for x in (e.name, e.type) if x)
+        out += [head, *wrapper.wrap(e.comment)] if head else [e.comment]
     return [indent + line if line else '' for line in out]
 
 
 def add(page: Page, node: Function | ast.ClassDef, params: list[Entry], returns: list[Entry]):
     "Append sections to the docstring of a definition"
     first = node.body[0]
-    start, end = ((row, page.column(row, col)) for row, col in ((first.lineno, first.col_offset), (first.end_lineno, first.end_col_offset)))
+    start = first.lineno, page.column(first.lineno, first.col_offset)
+    end = first.end_lineno, page.column(first.end_lineno, first.end_col_offset)
     own_line = not page.lines[start[0] - 1][:start[1]].strip()
     indent = ' '*(start[1] if own_line else node.col_offset + 4)
     lines = section('Parameters', params, indent) + section('Returns', returns, indent)
@@ -146,7 +151,8 @@ def add(page: Page, node: Function | ast.ClassDef, params: list[Entry], returns:
         lines, tail = ['', *lines], ''
     added = '\n'.join(lines).lstrip(' ')
     if not prefix: added = added.replace('\\', '\\\\')
-    page.edits.append((start, end, ('' if own_line else f'\n{indent}') + f'{prefix}"""{summary.rstrip()}{added}\n{indent}"""{tail}'))
+    before = '' if own_line else f'\n{indent}'
+    page.edits.append((start, end, f'{before}{prefix}"""{summary.rstrip()}{added}\n{indent}"""{tail}'))
     # for e in params + returns: page.drop(e)
 
 
@@ -158,7 +164,8 @@ def definitions(body: list[ast.stmt]) -> Iterator[Function | ast.ClassDef]:
 
 def is_data(node: ast.ClassDef) -> bool:
     "Whether the fields of a class are what makes one"
-    return any('dataclass' in ast.unparse(d) for d in node.decorator_list) or any(ast.unparse(b) == 'NamedTuple' for b in node.bases)
+    decorators, bases = map(ast.unparse, node.decorator_list), map(ast.unparse, node.bases)
+    return any('dataclass' in d for d in decorators) or 'NamedTuple' in bases
 
 
 def documented(source: str) -> str:

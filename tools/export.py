@@ -20,7 +20,7 @@ from nbdev.maker import ModuleMaker
 from docstrings import documented
 
 def patch_of(decorator: ast.expr) -> list[str] | None:
-    "The decorators that stand in a class for `@patch`, `@patch(as_prop=True)`, `@patch(cls_method=True)`; None for any other"
+    "What `@patch`, `@patch(as_prop=True)` or `@patch(cls_method=True)` is in a class; None for another decorator"
     call = decorator if isinstance(decorator, ast.Call) else None
     name = call.func if call else decorator
     if not (isinstance(name, ast.Name) and name.id == 'patch'): return None
@@ -34,7 +34,8 @@ def as_method(node: ast.FunctionDef, lines: list[str]) -> tuple[str, str]:
     assert isinstance(me.annotation, ast.Name), f'{node.name}: @patch wants the class as the type of its first argument'
     text = '\n'.join(lines[node.lineno - 1:node.end_lineno])
     tokens = tokenize.generate_tokens(io.StringIO(text).readline)
-    assert not any(t.type == tokenize.STRING and t.start[0] != t.end[0] for t in tokens), f'{node.name}: text of several lines would be indented'
+    several = any(t.type == tokenize.STRING and t.start[0] != t.end[0] for t in tokens)
+    assert not several, f'{node.name}: text of several lines would be indented'
     lines = list(lines)
     row = me.lineno - 1
     assert me.annotation.end_lineno == me.lineno
@@ -46,11 +47,16 @@ def as_method(node: ast.FunctionDef, lines: list[str]) -> tuple[str, str]:
     return me.annotation.id, '\n'.join('    ' + line if line else line for line in heads + body)
 
 
+def is_patched(node: ast.stmt) -> bool:
+    "Whether a definition belongs to a class of the page"
+    return isinstance(node, ast.FunctionDef) and any(patch_of(d) is not None for d in node.decorator_list)
+
+
 def fold(cells):
     "Move patched functions into the classes of the same module"
     homes = {n.name: c for c in cells for n in c.parsed_() or () if isinstance(n, ast.ClassDef)}
     for cell in cells:
-        patched = [n for n in cell.parsed_() or () if isinstance(n, ast.FunctionDef) and any(patch_of(d) is not None for d in n.decorator_list)]
+        patched = [n for n in cell.parsed_() or () if is_patched(n)]
         if not patched: continue
         lines = cell.source.splitlines()
         methods = [as_method(n, lines) for n in patched]

@@ -44,7 +44,8 @@ def digests(nb: dict, flags: set[str]) -> dict[str, str]:
     srcs = {}
     for c in nb['cells']:
         src = ''.join(c['source'])
-        if c['cell_type'] == 'code' and src.strip() and (g := group(src, flags)): srcs.setdefault(g, []).append(src)
+        if c['cell_type'] == 'code' and src.strip() and (g := group(src, flags)):
+            srcs.setdefault(g, []).append(src)
     return {g: hashlib.sha256('\0'.join(s).encode()).hexdigest()[:16] for g, s in sorted(srcs.items())}
 
 def one(fn: Path, want: set[str]):
@@ -57,7 +58,8 @@ def one(fn: Path, want: set[str]):
     nb = nbformat.read(fn, 4)
     run = {'plain'} | want
     for c in nb.cells:
-        if c.cell_type == 'code' and group(c.source, flags) not in run: c.metadata.setdefault('tags', []).append('skip-execution')
+        if c.cell_type == 'code' and group(c.source, flags) not in run:
+            c.metadata.setdefault('tags', []).append('skip-execution')
     # store_widget_state=False makes nbclient fail (KeyError) on a notebook with an Output widget
     NotebookClient(nb, timeout=LIMIT, kernel_name='python3', store_widget_state=True,
                    resources={'metadata': {'path': str(fn.parent)}}).execute()
@@ -66,26 +68,32 @@ def one(fn: Path, want: set[str]):
     nb.metadata.executed = {g: d if g in run else old.get(g, '') for g, d in now.items()}
     for c in nb.cells:
         for o in c.get('outputs', []):
-            if 'text/html' in (d := o.get('data', {})): d.pop('application/vnd.jupyter.widget-view+json', None)
+            data = o.get('data', {})
+            if 'text/html' in data: data.pop('application/vnd.jupyter.widget-view+json', None)
     nbformat.write(nb, fn)
-    n = read_nb(fn); clean_nb(n, allowed_metadata_keys=cfg.allowed_metadata_keys.split()); write_nb(n, fn)
+    clean = read_nb(fn)
+    clean_nb(clean, allowed_metadata_keys=cfg.allowed_metadata_keys.split())
+    write_nb(clean, fn)
 
 def run(fn: Path, flags: str):
     t = time.time()
+    command = [sys.executable, __file__, '--one', '--flags', flags, str(fn)]
     for attempt in (1, 2):
         with tempfile.TemporaryDirectory() as tmp:
             env = {k: v for k, v in os.environ.items() if k != 'MPLBACKEND'}    # figures belong in the page
-            env |= dict(IN_TEST='1', DISTILL_MODELS=f'{tmp}/models', DISTILL_CACHE=f'{tmp}/cache')   # IN_TEST: nbdev_export() does nothing
+            env |= dict(IN_TEST='1')                                            # nbdev_export() does nothing
+            env |= dict(DISTILL_MODELS=f'{tmp}/models', DISTILL_CACHE=f'{tmp}/cache')
             env.setdefault('OMP_NUM_THREADS', '1')
             try:
-                r = subprocess.run([sys.executable, __file__, '--one', '--flags', flags, str(fn)], timeout=LIMIT, capture_output=True, text=True, env=env)
+                r = subprocess.run(command, timeout=LIMIT, capture_output=True, text=True, env=env)
                 return fn, time.time()-t, r.returncode and r.stderr[-3000:]
             except subprocess.TimeoutExpired: err = f'no end after {LIMIT} s'
     return fn, time.time()-t, err
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument('notebooks', nargs='*', type=Path); p.add_argument('--flags', default='', help='flags to run, such as "slow gpu"')
+    p.add_argument('notebooks', nargs='*', type=Path)
+    p.add_argument('--flags', default='', help='flags to run, such as "slow gpu"')
     p.add_argument('--one', action='store_true', help=argparse.SUPPRESS)
     a = p.parse_args()
     if a.one: return one(a.notebooks[0], set(a.flags.split()))
@@ -94,8 +102,11 @@ def main():
     bad = 0
     with ThreadPoolExecutor(int(os.environ.get('NB_JOBS', 2))) as ex:
         for fn, t, err in ex.map(run, fns, [a.flags]*len(fns)):
-            print(f'{t:6.1f}s  {fn.stat().st_size/1024:6.0f} KiB  {fn.relative_to(root)}', '' if not err else 'FAILED', flush=True)
-            if err: bad += 1; print(err, file=sys.stderr)
+            size = f'{fn.stat().st_size/1024:6.0f} KiB'
+            print(f'{t:6.1f}s  {size}  {fn.relative_to(root)}', 'FAILED' if err else '', flush=True)
+            if err:
+                bad += 1
+                print(err, file=sys.stderr)
     print(f'{len(fns)-bad} passed, {bad} failed')
     sys.exit(bool(bad))
 
