@@ -46,7 +46,7 @@ _lazy = {
     'replay': 'distill.generation.replay',
     'History': 'distill.library.history',
     'meter': 'distill.audio.meter',
-    'report': 'distill.evaluation.measures',
+    'report': 'distill.evaluation.evaluate',
     'UserError': 'distill.core',
     'Model': 'distill.models.model',
     'Recipe': 'distill.generation.recipe',
@@ -66,7 +66,7 @@ if TYPE_CHECKING:
     from .audio.files import Sound as Sound
     from .audio.meter import meter as meter
     from .core import UserError as UserError
-    from .evaluation.measures import report as report
+    from .evaluation.evaluate import report as report
     from .features.mel import Mel as Mel
     from .features.mel import MelConfig as MelConfig
     from .generation.recipe import Recipe as Recipe

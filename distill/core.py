@@ -44,9 +44,9 @@ _REMEDY = {
 }
 
 def write_error(
-    path: str | Path,  # what could not be written
-    e: OSError,        # the system's error
-) -> WriteError:       # to be raised
+    path: str | Path,
+    e: OSError,
+) -> WriteError:
     """The system's error as a sentence with a remedy
 
     Parameters
@@ -62,7 +62,6 @@ def write_error(
         to be raised
     """
     return WriteError(f'Cannot write {path}: {_REMEDY.get(e.errno or 0, e.strerror or e)}.')
-
 
 # %% ../nbs/000_core.ipynb #c8a999da
 def _fsync_folder(folder):
@@ -85,8 +84,8 @@ def _rename_without_links(tmp, path):
         raise
 
 def rename_new(
-    tmp: str | Path,   # an existing file
-    path: str | Path,  # its new name, in the same file system; `FileExistsError` if taken
+    tmp: str | Path,
+    path: str | Path,
 ) -> None:
     """Rename a file, atomically, and never over another one
 
@@ -105,7 +104,6 @@ def rename_new(
     except FileNotFoundError:    # another process renamed it in the same instant: the file is theirs
         os.unlink(path)
         raise
-
 
 # %% ../nbs/000_core.ipynb #0e2ae69a
 def _lock(fd) -> bool | None:
@@ -132,9 +130,9 @@ def _put_in_place(tmp, path, overwrite):
 
 @contextlib.contextmanager
 def atomic_write(
-    path: str | Path,        # the final name; its folder is created if missing
-    overwrite: bool = True,  # False: an existing `path` is kept and `FileExistsError` raised
-) -> Iterator[Path]:         # the temporary path to write to
+    path: str | Path,
+    overwrite: bool = True,
+) -> Iterator[Path]:
     """Write a file that appears under its name once it is complete, or not at all
 
     Parameters
@@ -164,11 +162,10 @@ def atomic_write(
         tmp.unlink(missing_ok=True)
         if fcntl: os.close(fd)
 
-
 # %% ../nbs/000_core.ipynb #a31775c0
 def sweep_leftovers(
-    folder: str | Path,  # where `atomic_write` was used
-) -> list[str]:          # the names of the removed files
+    folder: str | Path,
+) -> list[str]:
     """Remove the temporary files of writers that were killed
 
     Parameters
@@ -190,12 +187,11 @@ def sweep_leftovers(
             gone.append(f.name)
     return gone
 
-
 # %% ../nbs/000_core.ipynb #c9c9dd9d
 def named_folder(
-    value: object,  # what the user gave
-    what: str,      # what it should name, such as 'a folder of sounds'
-) -> Path:          # with `~` expanded; it need not exist
+    value: object,
+    what: str,
+) -> Path:
     """The folder a user named; a `UserError` for an empty text or anything but a path
 
     Parameters
@@ -213,10 +209,9 @@ def named_folder(
     if isinstance(value, (str, os.PathLike)) and os.fspath(value): return Path(value).expanduser()
     raise UserError(f'{reprlib.repr(value)} is not the path of {what}: give one, such as ~/sounds.')
 
-
 # %% ../nbs/000_core.ipynb #97c18adf
 def models_folder(
-    given: str | Path | None = None,  # the folder to use; None: `DISTILL_MODELS`, or else the user's data folder
+    given: str | Path | None = None,
 ) -> Path:
     """The folder that holds the models
 
@@ -234,10 +229,9 @@ def cache_folder() -> Path:
     named = os.environ.get('DISTILL_CACHE')
     return Path(named).expanduser() if named else user_cache_path('distill')
 
-
 # %% ../nbs/000_core.ipynb #eabd4f71
 def choose_device(
-    name: str = 'auto',  # 'auto', 'cpu', 'cuda', 'cuda:1' or 'mps'; 'auto': CUDA, else Apple's GPU, else the CPU
+    name: str = 'auto',
 ) -> torch.device:
     """The device of that name, if this machine has it
 
@@ -256,11 +250,10 @@ def choose_device(
         raise UserError(f"This machine has no device {name!r}: use 'auto' or 'cpu'.")
     return device
 
-
 # %% ../nbs/000_core.ipynb #eb48e90b
 def make_generator(
-    seed: int,                           # 0 … 2⁶³ − 1
-    device: str | torch.device = 'cpu',  # where the numbers are made
+    seed: int,
+    device: str | torch.device = 'cpu',
 ) -> torch.Generator:
     """A random generator that starts at `seed`
 
@@ -275,7 +268,6 @@ def make_generator(
     if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**63:
         raise UserError(f'The seed {seed!r} is not a whole number from 0 to 2**63 - 1: give one like 7.')
     return torch.Generator(device).manual_seed(seed)
-
 
 # %% ../nbs/000_core.ipynb #8d25e640
 @contextlib.contextmanager

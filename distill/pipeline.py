@@ -49,14 +49,14 @@ class Trained:
     held_out : float | None
         log-mel error (nats) of the saved weights on the held-out sounds
     """
-    path: Path              # the model file
+    path: Path
     model_id: str
     name: str
-    steps: int              # optimiser steps
+    steps: int
     epochs: int
-    seconds: float          # training took, by the clock, over all its sittings
-    cpu_seconds: float      # training took, of the processor
-    held_out: float | None  # log-mel error (nats) of the saved weights on the held-out sounds
+    seconds: float
+    cpu_seconds: float
+    held_out: float | None
 
 def checkpoint_path(models_dir, name: str) -> Path:
     "Where the unfinished training of a model called `name` is kept"
@@ -68,7 +68,6 @@ def _unless(stop, step):
         if stop(): raise KeyboardInterrupt
         return step()
     return asking
-
 
 # %% ../nbs/720_pipeline.ipynb #9c4aab1c
 class _Previews:
@@ -95,19 +94,19 @@ def _through(task, corpus): # (t,), (t,)
 
 # %% ../nbs/720_pipeline.ipynb #bd9fc145
 def train_model(
-    corpus,                       # a `Corpus`, or a folder of sounds
-    name: str,                    # what to call the model
-    models_dir=None,              # the library's folder; None: `DISTILL_MODELS`, else the user's data folder
-    steps: int | None = None,     # optimiser steps; None: what the corpus calls for
-    minutes: float | None = None, # of training, at most
-    seed: int = 0,                # of weights, crops and held-out files
-    device: str = 'auto',         # 'auto', 'cpu', 'cuda' …
-    resume: bool = False,         # go on with the unfinished training of that name
-    preset: str = 'auto',         # of settings: 'conservative', 'balanced', 'aggressive', or by the size of the corpus
-    progress=None,                # called with every `Record`
-    preview_interval: int = 0,    # epochs between two previews, kept in the library: a held-out sound, and what is made of it by then; 0: none
-    stop=None,                    # asked before every step; where it says True, training ends at once and the last whole epoch can be resumed
-) -> Trained | None:              # after Ctrl-C the training can be resumed under the same name; None in all processes but the first
+    corpus,
+    name: str,
+    models_dir=None,
+    steps: int | None = None,
+    minutes: float | None = None,
+    seed: int = 0,
+    device: str = 'auto',
+    resume: bool = False,
+    preset: str = 'auto',
+    progress=None,
+    preview_interval: int = 0,
+    stop=None,
+) -> Trained | None:
     """Train a model on a folder of sounds and put it into the library
 
     Parameters
@@ -165,7 +164,6 @@ def train_model(
     return Trained(path, m.metadata.model_id, m.metadata.name, m.metadata.steps, m.metadata.epochs,
                    m.training_history[-1]['seconds'], m.metadata.train_seconds, m.metadata.held_out)
 
-
 # %% ../nbs/720_pipeline.ipynb #47fab095
 class _InModel:
     "A model file as the place where its vocoder's unfinished training is kept"
@@ -215,16 +213,16 @@ class Bundled:
     why : str
         which vocoder the model now sounds through, and why
     """
-    path: Path                 # the model file, which now has it
-    name: str                  # of the model
-    type: str                  # 'fourier' or 'hifigan_v2'
+    path: Path
+    name: str
+    type: str
     epochs: int
-    steps: int                 # optimiser steps
-    final_loss: float          # the generator's, at the end
-    held_out: float | None     # its distance on the held-out sounds
-    griffin_lim: float | None  # Griffin-Lim's on the same
-    base: float | None         # and the base vocoder's
-    why: str                   # which vocoder the model now sounds through, and why
+    steps: int
+    final_loss: float
+    held_out: float | None
+    griffin_lim: float | None
+    base: float | None
+    why: str
 
 _FORM = dict(kind=str, spectrogram_config=dict, model_config=dict, training_config=dict, corpus=dict, training_history=list, sums=dict, optimizer=dict,
              seconds=(int, float), cpu_seconds=(int, float), done=int, batch=int)
@@ -255,32 +253,31 @@ def _refuse(path, name, own, unfinished, resume, force, **budget):
     if own and not unfinished and not force: raise UserError(f"{name!r} has a {own['type']} vocoder already: --force (force=True) replaces it.")
     check_budget(**budget)
 
-
 # %% ../nbs/720_pipeline.ipynb #b12abe6e
 def bundle_vocoder(
-    model,                              # a model's name, id or file
-    corpus,                             # a `Corpus`, or a folder of sounds
-    type: str = 'fourier',              # 'fourier' (minutes on a processor) or 'hifigan_v2' (hours on a graphics card)
-    steps: int | None = None,           # optimiser steps; None: 600 for 'fourier', 20,000 for 'hifigan_v2'
-    minutes: float | None = None,       # of training, at most
-    epochs: int | None = None,          # of 50 steps, in place of `steps`
-    lr: float = 5e-4,                   # learning rate
-    batch_size: int = 8,                # crops a step
-    discriminators: str | None = None,  # 'none', 'small' or 'full'; None: full for 'hifigan_v2' on a graphics card, small on a processor, none for 'fourier'
-    checkpoint_interval: int = 1,       # epochs between two writings of the file
-    resume: bool = False,               # go on with the unfinished training in the file; type, start and settings are those it has
-    force: bool = False,                # replace a vocoder the model already has
-    device: str = 'auto',               # 'auto', 'cpu', 'cuda' …
-    seed: int = 0,                      # of weights, crops and phases
-    models_dir=None,                    # the library's folder; None: `DISTILL_MODELS`, else the user's data folder
-    plan=None,                          # called once with the `Plan`, before the first step
-    progress=None,                      # called with every `Record`
-    preview=None,                       # called after every epoch with a held-out sound and what the vocoder makes of it
-    preview_interval: int = 0,          # epochs between two previews, kept in the library: a held-out sound, and what is made of it by then; 0: none
-    stop=None,                          # asked before every step; where it says True, training ends at once and the last whole epoch can be resumed
-    start=None,                         # a model whose vocoder to begin with, of the same type and mel settings: its name, id or file; a loaded model, or a vocoder's state too
-    bf16: bool = False,                 # on a graphics card, let the discriminators convolve in bfloat16; elsewhere it changes nothing
-) -> Bundled:                           # after Ctrl-C the training can be resumed
+    model,
+    corpus,
+    type: str = 'fourier',
+    steps: int | None = None,
+    minutes: float | None = None,
+    epochs: int | None = None,
+    lr: float = 5e-4,
+    batch_size: int = 8,
+    discriminators: str | None = None,
+    checkpoint_interval: int = 1,
+    resume: bool = False,
+    force: bool = False,
+    device: str = 'auto',
+    seed: int = 0,
+    models_dir=None,
+    plan=None,
+    progress=None,
+    preview=None,
+    preview_interval: int = 0,
+    stop=None,
+    start=None,
+    bf16: bool = False,
+) -> Bundled:
     """Train a vocoder for a model on a folder of sounds and put it into the model's file
 
     Parameters
@@ -370,4 +367,3 @@ def bundle_vocoder(
     task.wait()
     about, last = state['training_metadata'], load_model(path)
     return Bundled(path, last.metadata.name, cfg.type, about['epochs'], about['steps'], about['final_loss'], about['held_out'], about['griffin_lim'], about['base'], resolve_vocoder(last.vocoder_state, last.spectrogram).why)
-

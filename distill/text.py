@@ -12,9 +12,9 @@ __all__ = ['UNITS', 'counted', 'size_text', 'duration_text', 'printable', 'in_un
 
 # %% ../nbs/010_text.ipynb #b8f19b45
 def counted(
-    n: int,      # how many
-    thing: str,  # what, in the singular
-) -> str:        # '1 file', '2 files'
+    n: int,
+    thing: str,
+) -> str:
     """A number of things
 
     Parameters
@@ -31,11 +31,10 @@ def counted(
     """
     return f'{n} {thing}' if n == 1 else f'{n} {thing}s'
 
-
 # %% ../nbs/010_text.ipynb #3ea0aa10
 def size_text(
-    n: float,  # bytes
-) -> str:      # '1 byte', '7.2 MB'
+    n: float,
+) -> str:
     """The size of a file
 
     Parameters
@@ -54,12 +53,11 @@ def size_text(
         if n < 1000: return f'{n:.1f} {unit}'
     return f'{n/1000:.1f} GB'
 
-
 # %% ../nbs/010_text.ipynb #842b4b12
 def duration_text(
     seconds: float,
-    digits: int = 1,  # after the point
-) -> str:             # '2.5 s', '1.5 min', '1.2 h'
+    digits: int = 1,
+) -> str:
     """A length of time
 
     Parameters
@@ -77,11 +75,10 @@ def duration_text(
         if seconds < 60*size: return f'{seconds/size:.{digits}f} {unit}'
     return f'{seconds/3600:.{digits}f} h'
 
-
 # %% ../nbs/010_text.ipynb #a13a2183
 def printable(
-    name: object,  # a name or path
-) -> str:          # what cannot be printed is replaced by '�'
+    name: object,
+) -> str:
     """A file name that fits on a line of text
 
     Parameters
@@ -95,7 +92,6 @@ def printable(
         what cannot be printed is replaced by '�'
     """
     return ''.join('\ufffd' if unicodedata.category(c) in ('Cc', 'Cs') else c for c in str(name))
-
 
 # %% ../nbs/010_text.ipynb #0fcbd3d9
 def _hertz(octaves: float) -> float: return 2**min(octaves, 30)
@@ -120,9 +116,9 @@ UNITS: dict[str, tuple[Callable[[float], float], str]] = {   # descriptor: (how 
 }
 
 def in_unit(
-    descriptor: str | None,  # its name; None: a direction of a model's latent space
-    value: float,            # as the descriptor measures it; standard deviations for a direction
-) -> tuple[float, str]:      # the converted value and its unit
+    descriptor: str | None,
+    value: float,
+) -> tuple[float, str]:
     """A descriptor's value in the unit people read
 
     Parameters
@@ -140,13 +136,12 @@ def in_unit(
     convert, unit = UNITS.get(descriptor or '', (float, 'standard deviations'))
     return convert(value), unit
 
-
 # %% ../nbs/010_text.ipynb #96b8d3fb
 def range_text(
-    descriptor: str | None,  # its name; None: a direction of a model's latent space
-    low: float,              # as the descriptor measures it
-    high: float,             # likewise
-) -> str:                    # '256 … 4 096 Hz'
+    descriptor: str | None,
+    low: float,
+    high: float,
+) -> str:
     """A descriptor's range in the unit people read
 
     Parameters
@@ -168,4 +163,3 @@ def range_text(
     large = max(abs(low), abs(high)) >= 100
     numbers = [f'{v:,.0f}'.replace(',', ' ') if large else f'{v:.1f}' for v in (low, high)]
     return f'{numbers[0]} … {numbers[1]} {unit}'.strip().replace('-', '−')
-

@@ -82,7 +82,7 @@ class Page:
         for line in self.lines: starts.append(starts[-1] + len(line) + 1)
         for start, end, new in sorted(self.edits, reverse=True):
             text = text[:starts[start[0] - 1] + start[1]] + new + text[starts[end[0] - 1] + end[1]:]
-        return text + '\n'
+        return text
 
 
 def parameters(page: Page, node: Function, method: bool) -> list[Entry]:
@@ -153,7 +153,7 @@ def add(page: Page, node: Function | ast.ClassDef, params: list[Entry], returns:
     if not prefix: added = added.replace('\\', '\\\\')
     before = '' if own_line else f'\n{indent}'
     page.edits.append((start, end, f'{before}{prefix}"""{summary.rstrip()}{added}\n{indent}"""{tail}'))
-    # for e in params + returns: page.drop(e)
+    for e in params + returns: page.drop(e)
 
 
 def definitions(body: list[ast.stmt]) -> Iterator[Function | ast.ClassDef]:

@@ -66,8 +66,9 @@ def fold(cells):
             assert name in homes, f'@patch of {name}, a class of another page'
             homes[name].set_source(end_of_class(homes[name].source, name, text))
     for cell in cells:
-        cell.set_source(cell.source.replace('from fastcore.basics import patch\n', ''))
-        if cell.cell_type == 'code': cell.set_source(documented(cell.source))
+        if cell.cell_type != 'code': continue
+        source = cell.source.replace('from fastcore.basics import patch\n', '')
+        cell.set_source(documented(source).rstrip())
     return [c for c in cells if c.source.strip()]
 
 

@@ -45,22 +45,22 @@ class Facts:
     checksum : int
         CRC-32 of those
     """
-    by_distill: bool = False  # made by distill; nothing else is known then
-    rate: int = 0             # Hz, in the file
-    channels: int = 0         # in the file
-    frames: int = 0           # samples of each channel, in the file
-    loudest: float = 0.       # dBFS, peak of its loudest channel
-    peak: float = 0.          # dBFS, peak of the mean of its channels
-    sound: str = ''           # hash of that mean and of the rate
-    samples: int = 0          # of the mono sound at 48 kHz
-    checksum: int = 0         # CRC-32 of those
+    by_distill: bool = False
+    rate: int = 0
+    channels: int = 0
+    frames: int = 0
+    loudest: float = 0.
+    peak: float = 0.
+    sound: str = ''
+    samples: int = 0
+    checksum: int = 0
 
     @property
     def seconds(self) -> float: return self.frames/self.rate if self.rate else 0.
 
 def decode(
-    path: str | Path,  # a sound file
-) -> tuple[Facts, NDArray[np.float32] | None]:  # and its sound (t,) at 48 kHz; None if distill made it
+    path: str | Path,
+) -> tuple[Facts, NDArray[np.float32] | None]:
     """Read a sound file, average its channels and bring it to 48 kHz
 
     Parameters
@@ -84,7 +84,6 @@ def decode(
         samples=len(y), checksum=zlib.crc32(y))
     return facts, y
 
-
 # %% ../../nbs/115_audio.cache.ipynb #a92e26ee
 def _write_whole(path, write):
     "A file that appears under its name when `write` is through with it"
@@ -95,9 +94,9 @@ def _write_whole(path, write):
     finally: tmp.unlink(missing_ok=True)
 
 def store(
-    base: Path,     # where: a path without suffix
+    base: Path,
     facts: Facts,
-    samples: NDArray[np.float32] | None,  # (t,) at 48 kHz; None: facts only
+    samples: NDArray[np.float32] | None,
 ) -> None:
     """Write samples and facts; `OSError` where that is not possible
 
@@ -115,7 +114,7 @@ def store(
     _write_whole(base.with_suffix('.json'), lambda f: f.write(b'%08x ' % zlib.crc32(text) + text))
 
 def load_facts(
-    base: Path,  # as for `store`
+    base: Path,
 ) -> Facts | None:
     """The stored facts; None if they are missing or damaged, or have no samples beside them
 
@@ -134,9 +133,9 @@ def load_facts(
     except (OSError, ValueError, TypeError): return None
 
 def load_samples(
-    base: Path,  # as for `store`
+    base: Path,
     facts: Facts,
-) -> NDArray[np.float32] | None:  # (t,) at 48 kHz
+) -> NDArray[np.float32] | None:
     """The stored samples, mapped; None if they are missing or damaged
 
     Parameters
@@ -154,7 +153,6 @@ def load_samples(
     except (OSError, ValueError): return None
     right = y.shape == (facts.samples,) and y.dtype == np.float32
     return y if right and zlib.crc32(y) == facts.checksum else None
-
 
 # %% ../../nbs/115_audio.cache.ipynb #9f1aad9b
 _VERSION = f'2 {SAMPLE_RATE} mean {sf.__libsndfile_version__}'   # of everything that decides what `decode` gives
@@ -174,13 +172,13 @@ class Decoded:
         why the cache could not be written
     """
     facts: Facts
-    base: Path | None = None                     # in the cache, without suffix; None: there is no cache
-    samples: NDArray[np.float32] | None = None   # (t,) at 48 kHz, while they are only in memory
-    trouble: str = ''                            # why the cache could not be written
+    base: Path | None = None
+    samples: NDArray[np.float32] | None = None
+    trouble: str = ''
 
 def decode_once(
-    path: Path,           # a sound file
-    folder: Path | None,  # of the cache; None: nothing is stored
+    path: Path,
+    folder: Path | None,
 ) -> Decoded:
     """The facts of a sound file from the cache, or by decoding and storing it
 
@@ -203,4 +201,3 @@ def decode_once(
     try: store(base, facts, y)
     except OSError as e: return Decoded(facts, base, y, e.strerror or str(e))
     return Decoded(facts, base)
-

@@ -48,15 +48,14 @@ class CorpusFile:
     peak : float | None
         dBFS of the mean of its channels
     """
-    name: str                      # its path below the folder
+    name: str
     path: Path = field(repr=False)
-    status: str = ''               # used, refused or ignored; '': it must be opened first
-    reason: str = ''               # why it is refused or ignored
-    rate: int | None = None        # Hz, in the file
-    channels: int | None = None    # in the file
-    seconds: float | None = None   # its length
-    peak: float | None = None      # dBFS of the mean of its channels
-
+    status: str = ''
+    reason: str = ''
+    rate: int | None = None
+    channels: int | None = None
+    seconds: float | None = None
+    peak: float | None = None
 
 # %% ../../nbs/120_audio.corpus.ipynb #dfb3b7d5
 _SOUNDS = set(('.wav .wave .bwf .aif .aiff .aifc .flac .ogg .oga .opus .mp3 .mp2 .caf .w64 .rf64 .au .snd .avr .voc '
@@ -121,9 +120,9 @@ class Corpus:
         called after each file with (files done, files in all, name)
     """
     def __init__(self,
-        folder: str | Path,                # with all folders below it
-        cache: bool = True,                # keep decoded sound on disk
-        progress: Progress | None = None,  # called after each file with (files done, files in all, name)
+        folder: str | Path,
+        cache: bool = True,
+        progress: Progress | None = None,
     ):
         self.folder = _existing_folder(folder)
         self.files: list[CorpusFile] = _list_files(self.folder)   # all of them, in order of name
@@ -213,9 +212,9 @@ class Corpus:
         return hashlib.sha256(sounds.encode()).hexdigest()[:32]
 
     def split(self,
-        hold_out: float = .15,         # share of the files, 0 … 0.5
-        seed: int = 0,                 # another seed holds out other files
-    ) -> tuple[list[int], list[int]]:  # indices of used files: to train on, held out
+        hold_out: float = .15,
+        seed: int = 0,
+    ) -> tuple[list[int], list[int]]:
         """Choose files to hold out: at least one of 4 or more, none of fewer
 
         Parameters
@@ -254,7 +253,6 @@ class Corpus:
             lines.append(f'Decoded sound could not be stored ({self.cache_trouble}): it is kept in memory.')
         return ReportText('\n'.join(lines))
 
-
 # %% ../../nbs/120_audio.corpus.ipynb #628ac3cb
 def _open_file(file, cache):
     "Decode a listed file into a `Decoded`, or None; what is learned of it is written into `file`"
@@ -281,4 +279,3 @@ def _reasons(files, most):
     "Names and reasons of at most `most` files, a line each"
     more = [f'  … and {len(files) - most} more: see df()'] if len(files) > most else []
     return [f'  {f.name}: {f.reason}' for f in files[:most]] + more
-

@@ -140,10 +140,10 @@ class Family:
     name: str
     voice: Voice
     n_files: int
-    rate: int      # Hz
+    rate: int
     channels: int  # 1 or 2
     suffix: str
-    subtype: str   # as libsndfile names it
+    subtype: str
 
 FAMILIES = (
     Family('bars', bar, 5, 22_050, 1, '.flac', 'PCM_16'),
@@ -168,7 +168,6 @@ def _sound(family, knobs, rng): # -> (t,c) in [-1,1]
     x[-end:] *= np.linspace(1, 0, end)[:, None]
     return x/np.abs(x).max()*_between(rng.uniform(), .3, .95)
 
-
 # %% ../../nbs/110_audio.demo.ipynb #95cbde37
 def _write(path, x, family):
     "Write a sound so that it appears under its name when it is whole"
@@ -179,9 +178,9 @@ def _write(path, x, family):
     finally: tmp.unlink(missing_ok=True)
 
 def demo_corpus(
-    folder: str | Path,  # created if missing; other files in it are left alone
-    seed: int = 0,       # another seed makes other sounds of the same families
-) -> list[Path]:         # the 32 files, in order
+    folder: str | Path,
+    seed: int = 0,
+) -> list[Path]:
     """Write a small corpus of seven families of sounds
 
     Parameters
@@ -204,4 +203,3 @@ def demo_corpus(
             files.append(Path(folder)/family.name/f'{family.name[:-1]}_{i + 1}{family.suffix}')
             _write(files[-1], x, family)
     return files
-

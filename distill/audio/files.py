@@ -41,14 +41,13 @@ class AudioError(UserError):
         what is wrong with it, without a full stop
     """
     def __init__(self,
-        path: str | Path,  # the file
-        reason: str,       # what is wrong with it, without a full stop
+        path: str | Path,
+        reason: str,
     ):
         super().__init__(path, reason)
         self.path, self.reason = path, reason
 
     def __str__(self) -> str: return f'Cannot read {printable(self.path)}: {self.reason}.'
-
 
 # %% ../../nbs/100_audio.files.ipynb #32ea5b40
 _PROMISED = re.compile(r'^ *(?:data|SSND|BODY|riff|Riff size|Data Size) *: (\d+) \(should be (\d+)\)', re.M)
@@ -125,8 +124,8 @@ def _existing(path):
     return path
 
 def read_audio(
-    path: str | Path,           # any file that libsndfile reads
-) -> tuple[torch.Tensor, int]:  # (c,t) float32, and the rate in Hz
+    path: str | Path,
+) -> tuple[torch.Tensor, int]:
     """The sound in a file; `MissingFile` if there is none, `AudioError` if it is not whole
 
     Parameters
@@ -151,7 +150,6 @@ def read_audio(
         raise AudioError(path, f'{bad}: render it again')
     return torch.from_numpy(np.ascontiguousarray(x.T)), rate
 
-
 # %% ../../nbs/100_audio.files.ipynb #5024f3c1
 @functools.lru_cache(8)
 def _resampler(rate, to):
@@ -168,10 +166,10 @@ def _convolve(x, r): # (...,t) -> (...,about t*to/rate)
     return (x.unfold(-1, len(bank), step) @ bank).flatten(-2)
 
 def resample(
-    x: torch.Tensor,        # (...,t) float32
-    rate: int,              # of `x`, in Hz
-    to: int = SAMPLE_RATE,  # the rate wanted, in Hz
-) -> torch.Tensor:          # (...,round(t*to/rate))
+    x: torch.Tensor,
+    rate: int,
+    to: int = SAMPLE_RATE,
+) -> torch.Tensor:
     """The same sound at another rate
 
     Parameters
@@ -192,7 +190,6 @@ def resample(
     length = max(1, round(x.shape[-1]*to/rate))
     y = _convolve(x, _resampler(rate, to))
     return torch.nn.functional.pad(y, (0, max(0, length - y.shape[-1])))[..., :length]
-
 
 # %% ../../nbs/100_audio.files.ipynb #dce214cc
 _FORMATS = {
@@ -251,12 +248,12 @@ def _unwritable(x, tags, format):
     return ''
 
 def write_audio(
-    path: str | Path,                     # its suffix is .wav, .flac, .ogg or .mp3
-    x: Samples,                           # (t,) or (c,t), within [-1, 1]
-    rate: int = SAMPLE_RATE,              # Hz
-    tags: dict[str, Any] | None = None,   # title, artist, …, and anything that JSON can hold
-    subtype: str | None = None,           # 'PCM_16', 'PCM_24' or 'FLOAT' (WAV only); None: 24 bits
-) -> Path:                                # `path`
+    path: str | Path,
+    x: Samples,
+    rate: int = SAMPLE_RATE,
+    tags: dict[str, Any] | None = None,
+    subtype: str | None = None,
+) -> Path:
     """Write a sound and its tags, whole or not at all
 
     Parameters
@@ -291,11 +288,10 @@ def write_audio(
     with atomic_write(path) as tmp: tmp.write_bytes(data)
     return path
 
-
 # %% ../../nbs/100_audio.files.ipynb #e737d739
 def read_tags(
-    path: str | Path,    # a file that libsndfile reads
-) -> dict[str, Any]:     # as they were given to `write_audio`; {} if there are none
+    path: str | Path,
+) -> dict[str, Any]:
     """The tags of a sound file
 
     Parameters
@@ -320,7 +316,6 @@ def read_tags(
     del tags['comment']
     return tags | rest
 
-
 # %% ../../nbs/100_audio.files.ipynb #bc7b3769
 @dataclass(eq=False, repr=False)
 class Sound:
@@ -335,9 +330,9 @@ class Sound:
     info : dict[str, Any]
         how it was made: name, seed, sliders, vocoder, model_id, …
     """
-    samples: NDArray[np.float32]                        # (t,) or (c,t) in [-1, 1]
-    rate: int = SAMPLE_RATE                             # Hz
-    info: dict[str, Any] = field(default_factory=dict)  # how it was made: name, seed, sliders, vocoder, model_id, …
+    samples: NDArray[np.float32]
+    rate: int = SAMPLE_RATE
+    info: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.samples = _array(self.samples)
@@ -362,8 +357,8 @@ class Sound:
         return ' · '.join(str(p) for p in parts if p)
 
     def save(self,
-        path: str | Path,  # its suffix is .wav, .flac, .ogg or .mp3
-    ) -> Path:             # `path`
+        path: str | Path,
+    ) -> Path:
         """Write the sound, with tags that tell how it was made, and that distill made it
 
         Parameters
@@ -381,7 +376,7 @@ class Sound:
         return write_audio(path, self.samples, self.rate, dict(info, title=title, software=f'distill {__version__}'))
 
     def encode(self,
-        format: str = 'MP3',  # 'MP3', 'FLAC', 'OGG' or 'WAV'
+        format: str = 'MP3',
     ) -> bytes:
         """The bytes of a sound file; of a WAV where this machine cannot make the format, or not at this rate
 
@@ -402,15 +397,14 @@ class Sound:
         player = f'<audio controls src="{source}"></audio>'
         return f'<div class="distill-sound">{player}<div>{html.escape(self.caption)}</div></div>'
 
-
 # %% ../../nbs/100_audio.files.ipynb #7e1ab7e1
 MIN_SECONDS = .05   # the shortest sound that can be used
 SILENT = -80.       # dBFS: a sound whose peak is lower is silence
 LOUDEST = 40.       # dBFS: samples above are no longer fractions of full scale
 
 def peak_level(
-    x: torch.Tensor,  # samples of any shape
-) -> float:           # dBFS to two digits, at least -200
+    x: torch.Tensor,
+) -> float:
     """The level of the loudest sample
 
     Parameters
@@ -426,10 +420,10 @@ def peak_level(
     return round(20*math.log10(max(x.abs().max().item(), 1e-10)), 2)
 
 def why_unusable(
-    seconds: float,  # length of the sound
-    loudest: float,  # dBFS, peak of its loudest channel
-    peak: float,     # dBFS, peak of the mean of its channels
-) -> str:            # '' if it can be used
+    seconds: float,
+    loudest: float,
+    peak: float,
+) -> str:
     """Why a sound cannot be used, in words
 
     Parameters
@@ -453,7 +447,6 @@ def why_unusable(
     if peak > LOUDEST: return f'its peak is {10**(peak/20):.0f} where full scale is 1: divide its samples'
     return ''
 
-
 # %% ../../nbs/100_audio.files.ipynb #26862714
 LONGEST = 600.   # seconds: the longest sound that is taken or made
 
@@ -468,8 +461,8 @@ class GivenSound:
     file : str
         the file it came from, if any
     """
-    samples: torch.Tensor  # (t,) at 48 kHz
-    file: str = ''         # the file it came from, if any
+    samples: torch.Tensor
+    file: str = ''
 
     @property
     def hash(self) -> str:
@@ -491,7 +484,7 @@ def _tensor(x): # -> (t,) or (c,t)
     except (TypeError, ValueError): raise UserError(f'{reprlib.repr(x)} has samples that are not numbers.') from None
 
 def given(
-    x: SoundInput,  # a file, a `Sound`, samples (t,) or (c,t) at 48 kHz, or a pair of samples and their rate in Hz
+    x: SoundInput,
 ) -> GivenSound:
     """Any sound as a model gets it: one channel at 48 kHz
 
@@ -518,4 +511,3 @@ def given(
     why = why_unusable(seconds, peak_level(y), peak_level(mono))
     if why: raise UserError(f'{name} cannot be used, {why}.')
     return GivenSound(resample(mono, rate).contiguous(), file)
-

@@ -26,8 +26,8 @@ def _lufs(power): return -.691 + 10*(power + 1e-12).log10()
 
 def loudness(
     x: torch.Tensor,         # (c,t)
-    rate: int = SAMPLE_RATE, # Hz
-) -> float:                  # LUFS, at least -70
+    rate: int = SAMPLE_RATE,
+) -> float:
     """Loudness: mean power of the blocks that are louder than -70 LUFS and than 10 below the mean
 
     Parameters
@@ -53,7 +53,6 @@ def loudness(
     if not len(loud): return -70.
     return _lufs(loud[_lufs(loud) > _lufs(loud.mean()) - 10].mean()).item()
 
-
 # %% ../../nbs/140_audio.meter.ipynb #7a62e349
 def clipped_samples(
     x: torch.Tensor,  # (c,t)
@@ -71,7 +70,6 @@ def clipped_samples(
     same = (x[:, 1:] == x[:, :-1]) & at_top      # as the sample before
     third = same[:, 1:] & same[:, :-1]           # at least the third of a run
     return int(third.sum()) + 2*int(third.any())
-
 
 # %% ../../nbs/140_audio.meter.ipynb #320234bb
 @dataclass(frozen=True)
@@ -93,12 +91,12 @@ class Meter:
     problems : tuple[str, ...]
         sentences; none if nothing is wrong
     """
-    peak: float                # dBFS of the loudest sample
-    loudness: float            # LUFS
-    dc: float                  # the largest mean of a channel; full scale is 1
-    clipped: int               # samples that were cut off
-    finite: bool               # no sample is NaN or infinite
-    problems: tuple[str, ...]  # sentences; none if nothing is wrong
+    peak: float
+    loudness: float
+    dc: float
+    clipped: int
+    finite: bool
+    problems: tuple[str, ...]
 
     @property
     def ok(self) -> bool: return not self.problems
@@ -116,7 +114,7 @@ def _problems(peak, dc, clipped):
 
 def meter(
     x: Samples | Sound,      # (t,) or (c,t)
-    rate: int = SAMPLE_RATE, # Hz
+    rate: int = SAMPLE_RATE,
 ) -> Meter:
     """Measure a sound, and say what is wrong with it
 
@@ -133,4 +131,3 @@ def meter(
     if bad: return Meter(math.nan, math.nan, math.nan, 0, False, (f'{bad} of its samples are not finite.',))
     peak, dc, clipped = peak_level(y), y.mean(1).abs().max().item(), clipped_samples(y)
     return Meter(peak, loudness(y, rate), dc, clipped, True, tuple(_problems(peak, dc, clipped)))
-

@@ -51,8 +51,8 @@ def _side(rate): # -> (1,n)
 
 def widen(
     x: torch.Tensor,         # (t,) or (2,t)
-    width: float = 1.,       # 0: the same on both sides; 1: the two sides have nothing in common
-    rate: int = SAMPLE_RATE, # Hz
+    width: float = 1.,
+    rate: int = SAMPLE_RATE,
 ) -> torch.Tensor:           # (2,t)
     """Two channels whose mono sum is that of `x`, sample for sample
 
@@ -75,7 +75,6 @@ def widen(
     y = x.expand(2, -1) if x.ndim == 1 else x
     side = width*_filter(y.mean(0), _side(rate))
     return y + torch.cat([side, -side])
-
 
 # %% ../../nbs/130_audio.space.ipynb #e76700e0
 HEAD, SOUND_SPEED = .0875, 343.    # radius in meters, meters a second
@@ -107,9 +106,9 @@ def _head(azimuth, rate): # -> (2,n)
 
 def place(
     x: torch.Tensor,         # (t,)
-    azimuth: float,          # degrees: 0 ahead, 90 right, -90 left, 180 behind
-    rate: int = SAMPLE_RATE, # Hz
-) -> torch.Tensor:           # (2,t) left and right ear
+    azimuth: float,
+    rate: int = SAMPLE_RATE,
+) -> torch.Tensor:
     """A sound heard from a direction, for headphones
 
     Parameters
@@ -129,7 +128,6 @@ def place(
     if not isinstance(azimuth, (int, float)) or not -360 <= azimuth <= 360:
         raise UserError(f'An azimuth of {azimuth} is no direction: give degrees from -180 to 180; 90 is to the right.')
     return _filter(torch.as_tensor(x), _head(float(azimuth), rate))
-
 
 # %% ../../nbs/130_audio.space.ipynb #e07c64e1
 CEILING = -1.      # dBFS
@@ -154,9 +152,9 @@ _CHUNK = 2**20   # samples limited at a time
 
 def limit(
     x: torch.Tensor,          # (t,) or (c,t)
-    ceiling: float = CEILING, # dBFS
-    rate: int = SAMPLE_RATE,  # Hz
-) -> torch.Tensor:            # of the same shape; bit-equal where no peak is near
+    ceiling: float = CEILING,
+    rate: int = SAMPLE_RATE,
+) -> torch.Tensor:
     """A sound that never exceeds the ceiling
 
     Parameters
@@ -186,16 +184,15 @@ def limit(
         y[..., start:end] = (x[..., start:end]*gain).float().clamp(-top, top)
     return y
 
-
 # %% ../../nbs/130_audio.space.ipynb #7f964b10
 def finish(
-    y: torch.Tensor,              # (t,) at 48 kHz, at least `samples` long
-    samples: int,                 # length of the result, at 48 kHz
-    width: float = 0.,            # as in `widen`
-    azimuth: float | None = None, # as in `place`; None: no direction
-    rate: int = SAMPLE_RATE,      # of the result, in Hz
-    fade: int = 480,              # samples over which the end fades out
-) -> torch.Tensor:                # (t,), or (2,t) with a width or a direction
+    y: torch.Tensor,
+    samples: int,
+    width: float = 0.,
+    azimuth: float | None = None,
+    rate: int = SAMPLE_RATE,
+    fade: int = 480,
+) -> torch.Tensor:
     """A model's sound as it is written: cut to length, placed in space, resampled, limited
 
     Parameters
@@ -227,4 +224,3 @@ def finish(
     peak, most = y.abs().max().item(), 10**((CEILING + 3)/20)
     if peak > most: y = y*(most/peak)
     return limit(y, CEILING, rate)
-

@@ -108,14 +108,14 @@ class SelfTest:
         that generating one second of sound takes
     """
     device: str
-    step_seconds: float   # of an optimizer step
-    crops_seconds: float  # of these, spent on preparing the crops
-    minutes: float        # that 1000 steps take
-    sound_seconds: float  # that generating one second of sound takes
+    step_seconds: float
+    crops_seconds: float
+    minutes: float
+    sound_seconds: float
 
 def self_test(
-    device: str = 'auto',  # device to test: 'auto', 'cpu', 'cuda' or 'mps'
-    seconds: float = 2.,   # seconds of training, after a first step that warms up
+    device: str = 'auto',
+    seconds: float = 2.,
 ) -> SelfTest:
     """Train, save, load, generate and write something tiny, in a folder that is deleted afterwards
 
@@ -152,7 +152,6 @@ def self_test(
         if samples.shape != (1, 48_000) or rate != 48_000 or not torch.isfinite(samples).all():
             raise UserError('A generated sound has the wrong length or values: this installation is damaged.')
     return SelfTest(str(task.device), step_seconds, crops_seconds, 1000*step_seconds/60, sound_seconds)
-
 
 # %% ../../nbs/920_cli.doctor.ipynb #154bc644
 def _folders(models_dir: Path | None, wrong: list[str]) -> dict[str, dict[str, Any]]:

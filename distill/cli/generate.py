@@ -37,7 +37,7 @@ Sliders = Annotated[Optional[list[str]], typer.Option('--slider', metavar='NAME=
     'Position of a slider, from -10 to 10; the seed decides the others. May be given several times.'))]
 
 def slider_positions(
-    texts: list[str],  # such as 'brightness=5'
+    texts: list[str],
 ) -> dict[str, float]:
     """Sliders from the command line: {name: position}
 
@@ -53,7 +53,6 @@ def slider_positions(
         except ValueError: name = ''
         if not name.strip(): raise UserError(f'--slider {text!r} is not NAME=VALUE: give for example brightness=5.')
     return positions
-
 
 # %% ../../nbs/930_cli.generate.ipynb #63e40766
 @dataclass
@@ -105,7 +104,7 @@ class Output:
     as_json: AsJson = False
 
     def write(self,
-        sounds: Iterable[tuple[str, Sound]],  # file names without an ending, and sounds, made as they are asked for
+        sounds: Iterable[tuple[str, Sound]],
     ) -> None:
         """Write sounds; print where each is and what there is to know about it
 
@@ -139,7 +138,6 @@ class Output:
                 facts[-1]['near'] = dict(asdict(found), distance=distance, copy=nearness.copy, unlike=nearness.unlike)
             if not self.as_json: typer.echo(file)
         if self.as_json: print_json(facts)
-
 
 # %% ../../nbs/930_cli.generate.ipynb #97f6adb7
 def _preset_names(ctx: typer.Context) -> list[str]:

@@ -114,7 +114,7 @@ def compare(first: Model, second: Model, models_dir: ModelsDir = None, as_json: 
     print_table(['', a.name, b.name], rows)
 
 # %% ../../nbs/940_cli.model.ipynb #1bd5d7f0
-_REPORT = 'distill.evaluation.measures.report'
+_REPORT = 'distill.evaluation.evaluate.report'
 
 @app.command()
 def report(
@@ -122,8 +122,8 @@ def report(
     folder: Annotated[Path, typer.Argument(
         metavar='FOLDER', help='A folder of sounds: the one the model learned from, or another.')],
     seed: Annotated[int, option(_REPORT, 'seed')] = 0,
-    draws: Annotated[int, option(_REPORT, 'draws')] = 64,
-    most: Annotated[int, option(_REPORT, 'most')] = 200,
+    generated: Annotated[int, option(_REPORT, 'generated')] = 64,
+    max_sounds: Annotated[int, option(_REPORT, 'max_sounds')] = 200,
     vocoder: Annotated[str, option(_REPORT, 'vocoder', words=VOCODERS)] = 'auto',
     keep: Annotated[bool, option(_REPORT, 'keep', '--keep/--no-keep')] = True,
     models_dir: ModelsDir = None,
@@ -133,17 +133,17 @@ def report(
 
     Takes up to a minute for thirty short files. Ctrl-C leaves the model's file unchanged.
 
-    JSON: {"seed", "vocoder", "corpus", "used", "drawing", "sound", "floor", "mmd", "coverage", "density",
-    "nearest", "memory", "worst", "sliders", "pictures", "why"}, as it is kept in the file.
+    JSON: {"seed", "vocoder", "corpus", "used", "mel", "audio", "comparison", "worst", "sliders", "thumbnails",
+    "not_measured"}, as it is kept in the file.
 
     Example: distill model report rain ~/sounds/rain
     """
-    from distill.evaluation.measures import report as measure
+    from distill.evaluation.evaluate import report as measure
     entry = _library(models_dir).get(model)
     with interruptible(lambda: "Interrupted; the model's file is unchanged."), Progress('Measuring') as bar:
         def show(progress): bar.show(progress.done, f'{progress.what}, {duration_text(progress.eta)} to go')
-        made = measure(entry.path, folder, seed, draws, most, vocoder, keep, progress=show)
-    if as_json: print_json(made.found)
+        made = measure(entry.path, folder, seed, generated, max_sounds, vocoder, keep, progress=show)
+    if as_json: print_json(made.to_dict())
     else: print_table(['Name', entry.name], list(made.facts().items()))
 
 # %% ../../nbs/940_cli.model.ipynb #aa8c7510

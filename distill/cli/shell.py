@@ -57,8 +57,8 @@ def text_width(text: str) -> int:
 _MOST_FOLDED = 200  # rows; rich takes seconds for thousands
 
 def print_table(
-    columns: Sequence[str],         # the headings
-    rows: Sequence[Sequence[str]],  # the cells, row by row
+    columns: Sequence[str],
+    rows: Sequence[Sequence[str]],
 ) -> None:
     """Print a result for a person, also on stdout
 
@@ -88,7 +88,6 @@ def _print_folded(columns, rows):
     for row in rows: table.add_row(*map(Text, row))
     console(sys.stdout).print(table)
 
-
 # %% ../../nbs/900_cli.shell.ipynb #88142138
 def program() -> str:
     "What to type for `distill` here"
@@ -100,9 +99,9 @@ def program() -> str:
 _texts = functools.cache(parameter_help)
 
 def shell_help(
-    function: str,   # its whole name, such as 'distill.library.catalog.ModelLibrary.get'
+    function: str,
     parameter: str,
-) -> str:            # sentences
+) -> str:
     """What the library says of a parameter, as help for a command
 
     Parameters
@@ -123,19 +122,18 @@ def shell_help(
     end = '' if text.endswith(('…', '.')) else '.'
     return text[0].upper() + text[1:] + end
 
-
 # %% ../../nbs/900_cli.shell.ipynb #89fe3026
 def choices(*words: str) -> Callable[[], list[str]]:
     "A completion: these words"
     return lambda: list(words)
 
 def option(
-    function: str,     # as in `shell_help`
+    function: str,
     parameter: str,
-    *flags: str,       # such as '-n'; none: the parameter's name
-    words: Sequence[str] = (),  # which the Tab key offers
-    also: str = '',    # a sentence more of help
-    **settings: Any,   # for `typer.Option`
+    *flags: str,
+    words: Sequence[str] = (),
+    also: str = '',
+    **settings: Any,
 ) -> Any:
     """A command's option for a parameter of the library, with the library's description
 
@@ -159,10 +157,9 @@ def option(
 DEVICES = 'auto', 'cpu', 'cuda', 'mps'
 VOCODERS = 'auto', 'own', 'base', 'griffin-lim'
 
-
 # %% ../../nbs/900_cli.shell.ipynb #b4aa5ff7
 def model_names(
-    trash: bool = False,  # of what was deleted
+    trash: bool = False,
 ) -> Callable[[typer.Context], list[tuple[str, str]]]:
     """A completion: what to call the models in the library, without a space in it
 
@@ -182,7 +179,7 @@ def is_word(text: str) -> bool:
     return bool(re.fullmatch(r'[\w@%+=,.-]+', text))
 
 def refuse_v1(
-    given,  # what stands for a model on the command line: a text, several, or None
+    given,
 ):
     """`given`, unless it is a file of the old format: then `typer.BadParameter`
 
@@ -197,7 +194,7 @@ def refuse_v1(
     return given
 
 def find_model(
-    ref: str,                 # a name, an id or the beginning of one, or a file
+    ref: str,
     models_dir: Path | None,
 ) -> Path:
     """A model's file, found without loading it
@@ -209,7 +206,6 @@ def find_model(
     models_dir : Path | None
     """
     return ModelLibrary(models_dir).get(refuse_v1(ref)).path
-
 
 # %% ../../nbs/900_cli.shell.ipynb #d23b7d5b
 MODEL = dict(metavar='MODEL', callback=refuse_v1, autocompletion=model_names(),
@@ -265,8 +261,8 @@ class Progress:
         self.warnings.__exit__(*error)
 
     def show(self,
-        done: float,  # 0 … 1
-        text: str,    # a few words
+        done: float,
+        text: str,
     ) -> None:
         """Show how far it is
 
@@ -283,7 +279,6 @@ class Progress:
             self.tenths = int(done*10)
             note(f'{self.title}: {100*done:.0f} %  {text}')
 
-
 # %% ../../nbs/900_cli.shell.ipynb #ea55cb65
 def is_main() -> bool:
     "Whether this process is the one that prints"
@@ -291,7 +286,7 @@ def is_main() -> bool:
 
 @contextmanager
 def interruptible(
-    text: Callable[[], str],  # what to say after Ctrl-C
+    text: Callable[[], str],
 ) -> Iterator[None]:
     """Work that Ctrl-C ends with a sentence and exit code 130
 
@@ -304,4 +299,3 @@ def interruptible(
     except KeyboardInterrupt:
         if is_main(): note(text())
         raise typer.Exit(130)
-

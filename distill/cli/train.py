@@ -26,9 +26,9 @@ __all__ = ['Folder', 'training_progress', 'train', 'plot_sounds', 'demo']
 # %% ../../nbs/910_cli.train.ipynb #1fc1d314
 @contextmanager
 def training_progress(
-    score: Callable[[Record], str],   # what to show of a record beside its step
-    interrupted: Callable[[], str],   # what to say after Ctrl-C
-    finishing: str = 'done',          # what to say once the last step is done
+    score: Callable[[Record], str],
+    interrupted: Callable[[], str],
+    finishing: str = 'done',
 ) -> Iterator[Callable[[Record], None]]:
     """Yields a function that shows a record of a training on a progress bar
 
@@ -46,7 +46,6 @@ def training_progress(
         done = record.seconds/(record.seconds + record.eta) if record.eta else 1.
         bar.show(done, f'step {record.step}, {score(record)}, {left}')
     with interruptible(interrupted), Progress('Training') if is_main() else nullcontext() as bar: yield show
-
 
 # %% ../../nbs/910_cli.train.ipynb #1fc96c58
 def _plan(corpus: Corpus, steps: int | None, minutes: float | None, preset: str, device: str) -> str:
@@ -130,7 +129,7 @@ def _print_trained(made: Trained, models_dir: Path | None) -> None:
 # %% ../../nbs/910_cli.train.ipynb #6afb759c
 def plot_sounds(
     sounds: list[Sound],
-    path: Path,          # a .png
+    path: Path,
 ) -> Path:
     """Write an image of the mel spectrograms of a few sounds
 
@@ -151,7 +150,6 @@ def plot_sounds(
         plot_mel(mel(torch.from_numpy(sound.samples)[None])[0], ax=ax, title=sound.caption)
     with atomic_write(path) as tmp: figure.savefig(tmp)
     return path
-
 
 # %% ../../nbs/910_cli.train.ipynb #dd512327
 _NEXT = """

@@ -43,18 +43,18 @@ class Frames:
     cfg : object
         the `MelConfig`
     """
-    power: torch.Tensor    # (b,m,f) power of the mel rows
-    total: torch.Tensor    # (b,f) power of a frame
-    share: torch.Tensor    # (b,f) a frame's part of the sound's power; sums to 1
-    spectrum: torch.Tensor # (b,k,f) magnitudes: of Fourier bins, or the means over the mel rows
-    level: torch.Tensor    # (b,n) root mean square of every 128 samples, in dB
-    hz: torch.Tensor       # (k,) where each lies; none is 0, so that they have logarithms
-    width: torch.Tensor    # (k,) for how many Fourier bins each stands
-    cfg: object            # the `MelConfig`
+    power: torch.Tensor
+    total: torch.Tensor
+    share: torch.Tensor
+    spectrum: torch.Tensor
+    level: torch.Tensor
+    hz: torch.Tensor
+    width: torch.Tensor
+    cfg: object
 
     @classmethod
     def of(cls,
-        x,         # (b,t) sound at the rate of `mel`
+        x,
         mel: Mel,
     ):
         """Prepare sounds for the descriptors
@@ -111,7 +111,6 @@ class Frames:
         "Every fourth frame, for what is costly to measure"
         share = self.share[:, ::4]
         return replace(self, power=self.power[..., ::4], total=self.total[:, ::4], share=share/share.sum(1, keepdim=True), spectrum=self.spectrum[..., ::4])
-
 
 # %% ../../nbs/210_features.descriptors.ipynb #0839a77e
 def _centroid(s): # -> (b,f)
@@ -247,7 +246,7 @@ PICTURED = tuple(name for name in DESCRIPTORS if name not in ('roughness', 'pitc
 def describe(
     s: Frames,
     names=tuple(DESCRIPTORS),
-):             # (b,d), in the order of the names
+):
     """Descriptors of a batch of sounds; NaN for what a picture does not tell
 
     Returns
@@ -256,4 +255,3 @@ def describe(
     """
     told = DESCRIPTORS if s.fine else PICTURED
     return torch.stack([DESCRIPTORS[name](s) if name in told else s.total.new_full(s.total.shape[:1], math.nan) for name in names], 1)
-

@@ -21,10 +21,10 @@ def _magnitude(x, n): # (b,t) -> (b,k,f)
     return (s.real.square() + s.imag.square() + 1e-12).sqrt()
 
 def stft_distances(
-    y,                  # (b,t) made
-    x,                  # (b,t) recorded
-    windows=WINDOWS,    # samples in each Fourier window; they overlap by three quarters
-):                      # (b,w,2): spectral convergence and log distance (nats), for each window
+    y,
+    x,
+    windows=WINDOWS,
+):
     """How far two sounds are apart, window by window
 
     Parameters
@@ -48,10 +48,10 @@ def stft_distances(
     return torch.stack(out, 1).unflatten(1, (-1, 2))
 
 def mr_stft(
-    y,                  # (b,t) made
-    x,                  # (b,t) recorded
-    windows=WINDOWS,    # samples in each Fourier window
-):                      # (b,): 0 for the same sound, and no bound above
+    y,
+    x,
+    windows=WINDOWS,
+):
     """Multi-resolution STFT distance: the mean of spectral convergence and log distance over all windows
 
     Parameters
@@ -69,12 +69,11 @@ def mr_stft(
     """
     return stft_distances(y, x, windows).mean((1, 2))
 
-
 # %% ../../nbs/220_features.distance.ipynb #182d4be3
 def attack_sharpness(
-    x,                        # (b,t) sound
+    x,
     sample_rate: int = 48_000,
-):                            # (b,) dB, 0 … 60
+):
     """The largest rise of level within 5 ms; levels under −60 dB of the loudest moment count as that
 
     Parameters
@@ -91,4 +90,3 @@ def attack_sharpness(
     level = torch.nn.functional.pad(x, (5*step, 0)).unfold(1, step, step).square().mean(2)
     level = 10*(level/level.amax(1, keepdim=True).clamp(min=1e-12) + 1e-6).log10()
     return (level[:, 5:] - level[:, :-5]).amax(1)
-

@@ -38,13 +38,13 @@ class MelConfig:
     floor : float
         magnitudes below this count as silence: 108 dB under a full-scale sine
     """
-    sample_rate: int = 48_000  # Hz
-    n_fft: int = 2048          # samples a window; a power of two
-    hop: int = 512             # samples between frames
-    n_mels: int = 168          # mel rows
-    f_min: float = 0.          # Hz, lower edge of the lowest row
-    f_max: float = 24_000.     # Hz, upper edge of the highest row
-    floor: float = 1e-4        # magnitudes below this count as silence: 108 dB under a full-scale sine
+    sample_rate: int = 48_000
+    n_fft: int = 2048
+    hop: int = 512
+    n_mels: int = 168
+    f_min: float = 0.
+    f_max: float = 24_000.
+    floor: float = 1e-4
 
     def __post_init__(self):
         "Refuse what no picture can be made of"
@@ -71,13 +71,12 @@ class MelConfig:
         "Frames of a sound that long: the last one may be partly silence"
         return -(-samples//self.hop)
 
-
 # %% ../../nbs/200_features.mel.ipynb #4f1337c9
 def inverse_stft(
-    s,          # (b,k,f) complex frames
-    window,     # (n,) with n = 2(k − 1)
-    hop: int,   # samples, at most n/4
-):              # (b,f*hop)
+    s,
+    window,
+    hop: int,
+):
     """The sound whose windowed frames are nearest to `s`, as `torch.istft` finds it; differentiable
 
     Parameters
@@ -103,7 +102,6 @@ def inverse_stft(
     size = sizes[at.clamp(max=r - 1) + 1] - sizes[(at - f + 1).clamp(min=0)]
     return (y/size.clamp(min=1e-9)).flatten(1)[:, n//2:n//2 + f*hop]
 
-
 # %% ../../nbs/200_features.mel.ipynb #6e91ecb0
 def _pseudo_inverse(bank): # (m,k) -> (k,m)
     "Moore and Penrose's inverse of a bank whose rows are independent; where they are not, of what they can tell apart"
@@ -115,7 +113,7 @@ def _pseudo_inverse(bank): # (m,k) -> (k,m)
     return x.where(x.abs() > 1e-20, 0)           # far below rounding, and numbers too small for a float's usual form are slow to multiply
 
 def times(
-    matrix, # (r,c) sparse
+    matrix,
     x,      # (b,c,f)
 ):          # (b,r,f)
     """A sparse matrix times every picture of a batch; differentiable in these
@@ -176,15 +174,14 @@ class Mel(nn.Module):
         "The value of a silent cell"
         return math.log(self.cfg.floor)
 
-
 # %% ../../nbs/200_features.mel.ipynb #2dafdb16
 def plot_mel(
-    mel,                          # (m,f) log mel
+    mel,
     cfg: MelConfig = MelConfig(),
-    ax=None,                      # a matplotlib axis; None makes one
+    ax=None,
     title: str = '',
-    span: float = 9.,             # nats shown below the loudest cell; 9 are 78 dB
-):                                # the axis
+    span: float = 9.,
+):
     """Draw a mel spectrogram with seconds and hertz on its axes
 
     Parameters
@@ -215,7 +212,6 @@ def plot_mel(
     ax.set_xlabel('seconds'); ax.set_title(title, fontsize=9)
     return ax
 
-
 # %% ../../nbs/200_features.mel.ipynb #48bd85b6
 def _agree(mel, magnitude, n_iter, momentum, generator, known=None): # (b,k,f) -> (b,k,f) complex
     "Frames with these magnitudes whose phases agree; the first ones may be known"
@@ -233,12 +229,12 @@ def _agree(mel, magnitude, n_iter, momentum, generator, known=None): # (b,k,f) -
 
 def griffin_lim(
     mel: Mel,
-    magnitude,               # (b,k,f) Fourier magnitudes
-    n_iter: int = 32,        # steps; 0 keeps the first guess
-    momentum: float = .99,   # of Perraudin et al. 2013, 'A fast Griffin-Lim algorithm'; 0 is the original of 1984
-    seed: int = 0,           # of the first, random phases
-    chunk: int = 512,        # frames worked on at a time, at least 32
-):                           # (b,f*hop)
+    magnitude,
+    n_iter: int = 32,
+    momentum: float = .99,
+    seed: int = 0,
+    chunk: int = 512,
+):
     """Sound with these magnitudes, its phases found by going to and fro
 
     Parameters
@@ -269,4 +265,3 @@ def griffin_lim(
         if hi == f: return torch.cat(out + [y], 1)
         out.append(y[:, :-12*hop])
         known, lo = phase[..., -16:-8], hi - 16                          # the last frames, which knew no future, are found anew
-

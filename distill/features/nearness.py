@@ -42,9 +42,9 @@ class Near:
     verdict : str
         'a copy', 'near', or 'unlike the corpus'
     """
-    distance: float  # to the nearest sounds of the corpus, the mean over windows; 1 is the spread of the corpus
-    name: str        # of the corpus file that is nearest to most windows
-    verdict: str     # 'a copy', 'near', or 'unlike the corpus'
+    distance: float
+    name: str
+    verdict: str
 
 class Nearness:
     """What distances are usual in a corpus, and how far a sound is from it
@@ -59,8 +59,8 @@ class Nearness:
     """
     def __init__(self,
         corpus: Corpus,
-        mel: Mel | None = None,  # how pictures are made; None: the usual way
-        often: float = .05,      # the share of the corpus's own sounds that would be called a copy, and of those called unlike it
+        mel: Mel | None = None,
+        often: float = .05,
     ):
         self.mel, self.names = mel or Mel(), list(corpus.names)
         if len(self.names) < 4: raise UserError(f'A corpus of {counted(len(self.names), "sound")} does not say what distances are usual: four are the fewest.')
@@ -91,7 +91,7 @@ class Nearness:
         return d.mean().item(), self.owner[i].mode()[0].item()
 
     def __call__(self,
-        x,       # a `Sound`, or samples (t,) or (c,t) at 48 kHz
+        x,
     ) -> Near:
         """How near a sound is
 
@@ -107,7 +107,7 @@ class Nearness:
         return Near(distance, self.names[i], 'a copy' if distance < self.copy else 'near' if distance <= self.unlike else 'unlike the corpus')
 
     def text(self,
-        n: Near,   # as a call gave it
+        n: Near,
     ) -> str:
         """A verdict in words, with the distances it goes by
 
@@ -118,4 +118,3 @@ class Nearness:
         """
         found = f'{n.distance:.3g} from {n.name}' if n.name else 'it is silent'
         return f'{n.verdict} ({found}; copies are under {self.copy:.3g}, strangers over {self.unlike:.3g})'
-

@@ -17,8 +17,8 @@ from ..models.persistence import LoadedModel, put_extra
 _SETTINGS = ('sliders', 'seconds', 'vocoder', 'variation', 'density', 'width', 'azimuth', 'rate')
 
 def presets(
-    model,     # a loaded model, or a model file
-) -> dict:     # name -> settings
+    model,
+) -> dict:
     """The presets of a model
 
     Parameters
@@ -35,9 +35,9 @@ def presets(
     return dict(read_card(model)['metadata'].get('presets', {}))
 
 def save_preset(
-    model,           # a loaded model, or a model file
+    model,
     name: str,
-    settings: dict,  # arguments of `generate`: sliders, seconds, density …
+    settings: dict,
 ):
     """Keep settings under a name, in place of what had it
 
@@ -55,9 +55,9 @@ def save_preset(
     put_extra(model, 'presets', {**presets(model.path if isinstance(model, LoadedModel) else model), name: settings})
 
 def preset(
-    model,  # a loaded model, or a model file
+    model,
     name: str,
-) -> dict:  # its settings
+) -> dict:
     """One preset of a model
 
     Parameters
@@ -76,7 +76,7 @@ def preset(
     return have[name]
 
 def delete_preset(
-    model,  # a loaded model, or a model file
+    model,
     name: str,
 ):
     """Forget a preset
@@ -90,4 +90,3 @@ def delete_preset(
     file = model.path if isinstance(model, LoadedModel) else model
     preset(file, name)
     put_extra(model, 'presets', {k: v for k, v in presets(file).items() if k != name})
-

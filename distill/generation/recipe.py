@@ -30,8 +30,8 @@ class SoundNote:
     hash : str
         of its samples
     """
-    file: str  # where it came from; '' for an array
-    hash: str  # of its samples
+    file: str
+    hash: str
 
 @dataclass(frozen=True)
 class ModelNote:
@@ -46,11 +46,10 @@ class ModelNote:
         changes when anything changes that is heard
     weight : float
     """
-    model: str         # name
+    model: str
     model_id: str
-    model_hash: str    # changes when anything changes that is heard
+    model_hash: str
     weight: float = 1.
-
 
 # %% ../../nbs/530_generation.recipe.ipynb #2d559e9b
 VOCODERS = 'auto', 'own', 'base', 'griffin-lim'
@@ -90,19 +89,19 @@ class Recipe:
     models : tuple[ModelNote, ...]
         the models of a blend; empty: one model
     """
-    sliders: Mapping[str, float] = field(default_factory=dict) # slider name → position, -10 … 10; the seed decides the others
-    seconds: float | None = None   # length, up to 600; None: the length of `like`, or the sound's natural length, at most 4
-    seed: int = 0                  # 0 … 2⁶³ - 1; the same seed gives the same samples on the same machine
-    vocoder: str = 'auto'          # 'auto' (the better one), 'own', 'base' or 'griffin-lim'
-    like: SoundInput | SoundNote | None = None # a sound to vary, or to begin a morph with
-    variation: float = .25         # distance from `like`, 0 … 1: 0 is its reconstruction, 1 a sound as free as any
-    density: float | None = None   # sounds a second, up to 50, laid over one another; None: one after the other
-    to: SoundInput | SoundNote | None = None   # the sound at the other end of a morph from `like`
-    position: float = .5           # in the morph, 0 … 1: 0 is `like`, 1 is `to`
-    width: float = 0.              # 0 … 1: 0 is mono, 1 two sides that share nothing; the mono sum stays the same
-    azimuth: float | None = None   # degrees around the head, for headphones: 0 ahead, 90 right, -90 left
-    rate: int = SAMPLE_RATE        # Hz of the result, 8000 … 192000
-    models: tuple[ModelNote, ...] = ()         # the models of a blend; empty: one model
+    sliders: Mapping[str, float] = field(default_factory=dict)
+    seconds: float | None = None
+    seed: int = 0
+    vocoder: str = 'auto'
+    like: SoundInput | SoundNote | None = None
+    variation: float = .25
+    density: float | None = None
+    to: SoundInput | SoundNote | None = None
+    position: float = .5
+    width: float = 0.
+    azimuth: float | None = None
+    rate: int = SAMPLE_RATE
+    models: tuple[ModelNote, ...] = ()
 
     def __post_init__(self) -> None:
         "Refuse what no sound can be made of"
@@ -165,7 +164,6 @@ class Recipe:
         kept = {k: v for k, v in kept.items() if v != getattr(default, k)}
         return kept | dict(sliders=dict(self.sliders)) if self.sliders else kept
 
-
 # %% ../../nbs/530_generation.recipe.ipynb #4ad0c925
 def _listed(names) -> str:
     *first, last = map(repr, names)
@@ -211,7 +209,5 @@ def _note(x: SoundInput | SoundNote) -> SoundNote:
     "A sound as tags name it"
     return x if isinstance(x, SoundNote) else SoundNote(**given(x).note())
 
-
 # %% ../../nbs/530_generation.recipe.ipynb #c545cc2f
 _OF_ONE_SOUND = {'seed', 'models', *_SOUNDS}
-

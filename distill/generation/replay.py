@@ -44,10 +44,10 @@ def _vocoder_called(loaded, name):
     raise UserError(f'The model {loaded.metadata.name} has no vocoder {name!r} any more, which the sound was made with.')
 
 def replay(
-    file,             # a sound that distill made
-    models_dir=None,  # the library with its model; None: the usual one
-    like=(),          # sounds that it began with, should they have moved
-) -> Sound:           # the same samples again
+    file,
+    models_dir=None,
+    like=(),
+) -> Sound:
     """Make a sound again from what its file says of it; `UserError` when anything it needs is gone or has changed
 
     Parameters
@@ -78,8 +78,8 @@ def replay(
 
 def differs(
     sound: Sound,
-    file,         # of the same rate and length
-) -> float:       # the largest difference, full scale is 1; 0: the same samples
+    file,
+) -> float:
     """How far a sound is from a file, once it has been through the file's own format
 
     Parameters
@@ -98,4 +98,3 @@ def differs(
     try: ours, there = read_audio(save_sound(sound, tmp, file_bits(file)))[0], read_audio(file)[0]
     finally: tmp.unlink(missing_ok=True)
     return math.inf if ours.shape != there.shape else (ours - there).abs().max().item()
-

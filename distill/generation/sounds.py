@@ -50,8 +50,8 @@ def _who(loaded): return dict(model=loaded.metadata.name, model_id=loaded.metada
 
 # %% ../../nbs/700_generation.sounds.ipynb #fcd8a847
 def model_hash(
-    loaded,     # a model from `load_model`
-) -> str:       # 16 hex digits
+    loaded,
+) -> str:
     """What a model sounds like, as a name: equal for equal sounds, another when anything changes that is heard
 
     Parameters
@@ -74,7 +74,6 @@ def model_hash(
         loaded._hash = h.hexdigest()[:16]
     return loaded._hash
 
-
 # %% ../../nbs/700_generation.sounds.ipynb #88f3ac9e
 def _asked(seconds, like, variation, density):
     "The given sound, the samples wanted (None: as the sound lasts), and what the tags should say of both"
@@ -85,19 +84,19 @@ def _asked(seconds, like, variation, density):
 
 @torch.no_grad()
 def generate(
-    loaded,                        # a model from `load_model`
-    sliders: dict | None = None,   # slider name → position −10 … 10; what is not named is drawn by the seed
-    seconds: float | None = None,  # length, up to ten minutes; None: as long as `like`, else as the sound lasts, up to 4
-    seed: int = 0,                 # the same seed gives the same samples on the same machine
-    vocoder: str = 'auto',         # 'auto', 'own', 'base' or 'griffin-lim'
-    like=None,                     # a sound to vary: a path, a `Sound`, samples (t,) at 48 kHz or (samples, rate)
-    variation: float = .25,        # how far from it: 0 is the sound through the model, 1 a draw as free as any
-    density: float | None = None,  # sounds a second, laid over one another; None: one after the other, as long as they are
-    n: int = 1,                    # how many sounds, of the seeds seed … seed + n − 1
-    width: float = 0.,             # 0 is mono, 1 two sides that share nothing; the mono sum stays what it was
-    azimuth: float | None = None,  # degrees around the head, for headphones: 0 ahead, 90 right, -90 left
-    rate: int = SAMPLE_RATE,       # Hz of the result; it has round(seconds·rate) samples
-):                                 # a `Sound`; with n > 1 a list of them
+    loaded,
+    sliders: dict | None = None,
+    seconds: float | None = None,
+    seed: int = 0,
+    vocoder: str = 'auto',
+    like=None,
+    variation: float = .25,
+    density: float | None = None,
+    n: int = 1,
+    width: float = 0.,
+    azimuth: float | None = None,
+    rate: int = SAMPLE_RATE,
+):
     """New sounds from a model
 
     Parameters
@@ -141,15 +140,14 @@ def generate(
         return _sound(loaded, mel, length, s, vocoder, space, info | dict(sliders=dict(sliders or {})))
     return one(seed) if n == 1 else [one(s) for s in range(seed, seed + n)]
 
-
 # %% ../../nbs/700_generation.sounds.ipynb #9a622acd
 @torch.no_grad()
 def reconstruct(
-    loaded,                 # a model from `load_model`
-    x,                      # a path, a `Sound`, samples (t,) at 48 kHz or (samples, rate)
-    vocoder: str = 'auto',  # 'auto', 'own', 'base' or 'griffin-lim'
-    seed: int = 0,          # of what is chance in it: how its noise flickers
-) -> Sound:                 # mono, 48 kHz, as long as `x`
+    loaded,
+    x,
+    vocoder: str = 'auto',
+    seed: int = 0,
+) -> Sound:
     """A sound through the mean latent of the VAE and the vocoder
 
     Parameters
@@ -172,21 +170,20 @@ def reconstruct(
     mel = mel_from(loaded, latent_of(loaded, x.samples), loaded.spectrogram.cfg.frames(len(x.samples)), seed)
     return _sound(loaded, mel, len(x.samples), seed, vocoder, _USUAL, dict(made='reconstruct', like=x.note()))
 
-
 # %% ../../nbs/700_generation.sounds.ipynb #04d328be
 @torch.no_grad()
 def morph(
-    loaded,                        # a model from `load_model`
-    a,                             # the sound at position 0; given as `like` is
-    b,                             # the sound at position 1
-    position=.5,                   # how far from the one to the other, 0 … 1; or a list of positions
-    seconds: float | None = None,  # length; None: between the lengths of the two
+    loaded,
+    a,
+    b,
+    position=.5,
+    seconds: float | None = None,
     seed: int = 0,
-    vocoder: str = 'auto',         # 'auto', 'own', 'base' or 'griffin-lim'
-    width: float = 0.,             # as in `generate`
+    vocoder: str = 'auto',
+    width: float = 0.,
     azimuth: float | None = None,
-    rate: int = SAMPLE_RATE,       # Hz of the result
-):                                 # a `Sound`; for a list of positions a list of them
+    rate: int = SAMPLE_RATE,
+):
     """Sounds between two sounds
 
     Parameters
@@ -231,15 +228,14 @@ def morph(
         return _sound(loaded, mel, samples, seed, vocoder, space, dict(made='morph', a=a.note(), b=b.note(), position=p))
     return [one(p) for p in position] if isinstance(position, (list, tuple)) else one(position)
 
-
 # %% ../../nbs/700_generation.sounds.ipynb #1c075d37
 @torch.no_grad()
 def blend(
-    models: list,                  # of (loaded model, weight)
-    sliders: dict | None = None,   # slider name → position −10 … 10; each goes to the models that have it
-    seconds: float | None = None,  # and all else as in `generate`
+    models: list,
+    sliders: dict | None = None,
+    seconds: float | None = None,
     seed: int = 0,
-    vocoder: str = 'auto',         # 'auto', 'own', 'base' or 'griffin-lim', of the model with the most weight
+    vocoder: str = 'auto',
     like=None,
     variation: float = .25,
     density: float | None = None,
@@ -287,7 +283,6 @@ def blend(
     info |= dict(made='blend', sliders=dict(sliders), models=[dict(_who(m), weight=w) for m, w in models])
     return _sound(main, 2*root.log().to(main.device), samples, seed, vocoder, dict(width=width, azimuth=azimuth, rate=rate), info)
 
-
 # %% ../../nbs/700_generation.sounds.ipynb #cb24ee2a
 BITS = {16: 'PCM_16', 24: 'PCM_24', 32: 'FLOAT'}
 
@@ -303,8 +298,8 @@ def file_bits(path) -> int | None:
 
 def save_sound(
     sound: Sound,
-    path,                     # .wav, .flac, .ogg or .mp3
-    bits: int | None = None,  # 16, 24 or 32 (floating point, wav only); None: 24, and what ogg and mp3 do by themselves
+    path,
+    bits: int | None = None,
 ) -> Path:
     """Write a sound with the tags from which it can be made again
 
@@ -321,4 +316,3 @@ def save_sound(
     info = dict(sound.info)
     title = info.pop('name', None) or path.stem
     return write_audio(path, sound.samples, sound.rate, dict(info, title=title, software=f'distill {__version__}'), bits and BITS[bits])
-

@@ -50,20 +50,20 @@ class Slider:
         and at 10
     """
     name: str
-    axis: int        # which direction, or the one nearest to what it does
-    share: float     # of the corpus's variance that lies along it, 0 … 1
-    values: tuple    # the coordinate, in spreads, or what is aimed at, in ranges of the corpus from its middle, at each of the positions −10 … 10; rising
-    descriptor: str | None = None  # what it is named after; None: what it does has not been measured
-    rho: float | None = None       # Spearman correlation of position and descriptor, mean over sounds, −1 … 1
-    monotone: float | None = None  # share of the steps between neighbouring positions that raise the descriptor
-    leakage: float | None = None   # what it does to the other named descriptors, as a share of what it does to its own
-    covered: float | None = None   # what it does from end to end, as a share of the corpus's range
-    low: float | None = None       # what its descriptor says at −10, the mean over sounds
-    high: float | None = None      # and at 10
+    axis: int
+    share: float
+    values: tuple
+    descriptor: str | None = None
+    rho: float | None = None
+    monotone: float | None = None
+    leakage: float | None = None
+    covered: float | None = None
+    low: float | None = None
+    high: float | None = None
 
     def value(self,
-        position: float, # −10 … 10
-    ) -> float:          # coordinate along the direction
+        position: float,
+    ) -> float:
         """Where a position lies on the direction
 
         Parameters
@@ -81,12 +81,11 @@ class Slider:
         low = min(int(math.floor(position)) + 10, 19)
         return self.values[low] + (position + 10 - low)*(self.values[low + 1] - self.values[low])
 
-
 # %% ../../nbs/505_latent.analysis.ipynb #0c8c639f
 _MEANING = ('enter', 'enter_bias', 'inner', 'inner_bias', 'leave', 'leave_bias', 'straight')
 
 def predicted(
-    w: dict, # weights: enter (e,k,h), inner (e,h,h), leave (e,h,d), their biases, straight (e,k,d)
+    w: dict,
     states,  # (n,k)
 ):           # (n,d), (n,d,k)
     """Descriptors of states as a few nets predict them, the mean, and how they change with the states
@@ -125,7 +124,6 @@ def _steered(w, states, outputs, axes, steps=6, damping=.08, held=.05, stride=1.
         new = new + move*(stride/move.norm(dim=1, keepdim=True).clamp(min=stride))
     return new
 
-
 # %% ../../nbs/505_latent.analysis.ipynb #79cac7f4
 @dataclass(frozen=True, eq=False)
 class LatentAnalysis:
@@ -162,20 +160,20 @@ class LatentAnalysis:
     relief : torch.Tensor | None
         (bands,) by which factor what stands out from neighbouring rows is too flat in draws, 1 … 2
     """
-    steps: int              # latent steps in a window; even
-    mean: torch.Tensor      # (d,) the mean window; d = latent numbers × steps
-    axes: torch.Tensor      # (k,d) directions: a window is mean + (state·spread) @ axes
-    spread: torch.Tensor    # (k,) standard deviation of the corpus along each
-    states: torch.Tensor    # (n,k) the corpus's windows, in spreads
-    start: torch.Tensor     # (n,) how likely a sound begins with each window; sums to 1
-    after: torch.Tensor     # (n,) which window follows each; −1 where the sound ends
-    rest: torch.Tensor      # (z,) the latent of silence
-    sliders: tuple          # of `Slider`
-    near: float = .3        # spreads by which a drawn window differs from the corpus's
-    meaning: dict | None = None # the weights of `predicted`, which tells the named sliders' descriptors of a state
-    levels: int = 0         # how many of the latent's numbers are measured levels
-    flicker: torch.Tensor | None = None # (n,bands) how much of noise's flicker is in a window, beyond what the decoder draws, 0 … 1
-    relief: torch.Tensor | None = None  # (bands,) by which factor what stands out from neighbouring rows is too flat in draws, 1 … 2
+    steps: int
+    mean: torch.Tensor
+    axes: torch.Tensor
+    spread: torch.Tensor
+    states: torch.Tensor
+    start: torch.Tensor
+    after: torch.Tensor
+    rest: torch.Tensor
+    sliders: tuple
+    near: float = .3
+    meaning: dict | None = None
+    levels: int = 0
+    flicker: torch.Tensor | None = None
+    relief: torch.Tensor | None = None
 
     def to_dict(self) -> dict:
         "Plain containers and tensors"
@@ -206,7 +204,7 @@ class LatentAnalysis:
 
     def windows(self,
         states,     # (n,k)
-    ):              # (n,z,steps)
+    ):
         """The latents of windows
 
         Parameters
@@ -221,7 +219,7 @@ class LatentAnalysis:
         return (self.mean + (states*self.spread) @ self.axes).view(len(states), -1, self.steps)
 
     def states_of(self,
-        windows,    # (n,z,steps)
+        windows,
     ):              # (n,k)
         """The states nearest to given windows
 
@@ -238,7 +236,7 @@ class LatentAnalysis:
 
     def moved(self,
         states,          # (n,k)
-        positions: dict, # slider name → position −10 … 10
+        positions: dict,
     ):                   # (n,k)
         """States with these sliders at these positions, all else as it was
 
@@ -267,7 +265,6 @@ class LatentAnalysis:
         return pd.DataFrame([{k: v for k, v in asdict(s).items() if k not in ('axis', 'values')} | _ends(s) for s in self.sliders])
 
     def _repr_html_(self): return self.df().style.hide(axis='index').format(precision=2, na_rep='').set_uuid('sliders').to_html()
-
 
 # %% ../../nbs/505_latent.analysis.ipynb #abd0f716
 _NEED, _MEASURED = {'name', 'axis', 'share', 'values'}, {'rho', 'monotone', 'leakage', 'covered', 'low', 'high'}
@@ -336,12 +333,12 @@ def _windows(
 @torch.no_grad()
 def analyze(
     model: ConvVAE,
-    mels: list,              # the corpus: (m,f) log mels, one a file
-    sliders: int = 8,        # how many to offer
-    most_axes: int = 32,     # directions kept at most
-    keep: float = .98,       # share of the variance they should hold
-    steps: int = 12,         # latent steps in a window: 12 are 1.024 s
-    seed: int = 0,           # of the encoder's uncertainty, used where windows are few
+    mels: list,
+    sliders: int = 8,
+    most_axes: int = 32,
+    keep: float = .98,
+    steps: int = 12,
+    seed: int = 0,
 ) -> LatentAnalysis:
     """Directions and windows of a corpus
 
@@ -382,7 +379,6 @@ def analyze(
     counts = [len(v) for v in mus]
     start, after = _order(states, counts, [_goes_on(m) for m in mels])
     return LatentAnalysis(steps, mean, axes, spread, states, start, after, rest, found, _near(states, counts), levels=cfg.n_levels)
-
 
 # %% ../../nbs/505_latent.analysis.ipynb #8c3f2a84
 def _principal(rows, sds, weight, most, seed):

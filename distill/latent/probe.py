@@ -37,21 +37,21 @@ class Probe:
     skip : Tensor
         (e,k,d) weights straight from a state to the descriptors
     """
-    layer1: Tensor  # (e,k,h) weights from a state to the first hidden layer, for each of e nets
+    layer1: Tensor
     bias1: Tensor   # (e,1,h)
     layer2: Tensor  # (e,h,h)
     bias2: Tensor   # (e,1,h)
-    out: Tensor     # (e,h,d) weights from the second hidden layer to the descriptors
+    out: Tensor
     bias: Tensor    # (e,1,d)
-    skip: Tensor    # (e,k,d) weights straight from a state to the descriptors
+    skip: Tensor
 
     @classmethod
     def random(cls,
-        k: int,                      # coordinates of a state
-        d: int,                      # descriptors
+        k: int,
+        d: int,
         generator: torch.Generator,
         nets: int = 4,
-        hidden: int = 64,            # width of both hidden layers
+        hidden: int = 64,
     ) -> Probe:
         """Fresh weights
 
@@ -95,12 +95,11 @@ class Probe:
         last = {name: getattr(self, name)[..., descriptors].contiguous() for name in ('out', 'bias', 'skip')}
         return Probe(self.layer1, self.bias1, self.layer2, self.bias2, **last)
 
-
 # %% ../../nbs/500_latent.probe.ipynb #4f4ab764
 def join_probes(
     a: Probe,
-    b: Probe,    # with as many nets, for states of the same size
-) -> Probe:      # the descriptors of `a`, then those of `b`
+    b: Probe,
+) -> Probe:
     """Two probes side by side
 
     Parameters
@@ -120,16 +119,15 @@ def join_probes(
     return Probe(beside(a.layer1, b.layer1), beside(a.bias1, b.bias1), block(a.layer2, b.layer2),
                  beside(a.bias2, b.bias2), block(a.out, b.out), beside(a.bias, b.bias), beside(a.skip, b.skip))
 
-
 # %% ../../nbs/500_latent.probe.ipynb #d60a99e2
 def fit_probe(
     states: Tensor,              # (n,k)
-    descriptors: Tensor,         # (n,d) as measured
+    descriptors: Tensor,
     generator: torch.Generator,
-    steps: int,                  # optimizer steps
+    steps: int,
     batch: int = 128,
-    blur: float = .1,            # standard deviation of the noise on the states
-    lr: float = .02,             # learning rate, falling to 0
+    blur: float = .1,
+    lr: float = .02,
 ) -> Probe:
     """A probe that predicts these descriptors from these states
 
@@ -163,18 +161,17 @@ def fit_probe(
         optimizer.step()
     return Probe(*[weight.detach() for weight in weights])
 
-
 # %% ../../nbs/500_latent.probe.ipynb #05fe1e99
 _DAMPING = .08   # of a descriptor that is to move
 _HOLDING = .05   # and of one that is to stay
 _STRIDE = 1.5    # longest step of the search, in standard deviations
 
 def steer(
-    probe: Probe | None,                       # None: there is nothing to hold or to aim at
+    probe: Probe | None,
     states: Tensor,                            # (n,k)
-    targets: dict[int, float | Tensor],        # descriptor → the value, or (n,) values, it should have
-    coordinates: dict[int, float] | None = None,  # axis → the coordinate it should have
-    steps: int = 6,                            # of the search
+    targets: dict[int, float | Tensor],
+    coordinates: dict[int, float] | None = None,
+    steps: int = 6,
 ) -> Tensor:                                   # (n,k)
     """The nearest states with these descriptors and coordinates; all other descriptors keep their values
 
@@ -215,16 +212,15 @@ def steer(
         moved = moved + move*(_STRIDE/move.norm(dim=1, keepdim=True).clamp(min=_STRIDE))
     return moved
 
-
 # %% ../../nbs/500_latent.probe.ipynb #cea3ba21
 def probe_to_dict(probe: Probe) -> dict[str, Tensor]:
     "A probe as plain tensors"
     return {name: weight.cpu().clone() for name, weight in vars(probe).items()}
 
 def probe_from_dict(
-    weights: object,   # what a file holds
-    k: int,            # coordinates of a state
-    d: int,            # descriptors
+    weights: object,
+    k: int,
+    d: int,
 ) -> Probe:
     """The probe that `probe_to_dict` wrote; `UserError` if it cannot be one for states of this size
 
@@ -247,4 +243,3 @@ def probe_from_dict(
     fits = all(tuple(weights[name].shape) == shapes[name] for name in names)
     if not (nets and hidden and d and fits): raise UserError('the weights of the probe do not fit together')
     return Probe(**weights)
-

@@ -30,8 +30,8 @@ def _dealt(a, seed): # -> (1,)
 def beginnings(
     a: LatentAnalysis,
     n: int,
-    g,                # a `torch.Generator`
-    at=None,          # (n,) the windows to begin near; None: they are drawn
+    g,
+    at=None,
 ):                    # (n,k)
     """Windows near the corpus's beginnings
 
@@ -59,11 +59,11 @@ def _go_on(a, s, g):
 
 def draw_latent(
     a: LatentAnalysis,
-    steps: int,              # latent steps wanted
-    positions: dict | None = None, # slider name → position −10 … 10; the others are drawn
+    steps: int,
+    positions: dict | None = None,
     seed: int = 0,
-    once: bool = False,      # end with the first sound
-):                           # (1,z,steps), or as many as the sound has
+    once: bool = False,
+):
     """A latent that moves as the corpus moves
 
     Parameters
@@ -99,7 +99,6 @@ def draw_latent(
             s, fresh = begin(), True
     return out[None, :, :steps]
 
-
 # %% ../../nbs/510_latent.sampling.ipynb #b3d952c9
 def _padded(a, z, steps): # (1,z,any) -> (1,z,steps)
     "A latent of that length, silence after its end"
@@ -111,9 +110,9 @@ def _first_state(a, z): # (1,z,steps) -> (1,k)
 
 def move_latent(
     a: LatentAnalysis,
-    z,                # (1,z,steps)
-    positions: dict,  # slider name → position
-):                    # (1,z,as many or more)
+    z,
+    positions: dict,
+):
     """A latent whose sliders stand where they are set
 
     Parameters
@@ -139,15 +138,14 @@ def move_latent(
         if at: add[:, at:at + h] = keep + fade*pattern[:, :h]
     return _padded(a, z, max(z.shape[2], add.shape[1])) + torch.nn.functional.pad(add, (0, max(0, z.shape[2] - add.shape[1])))
 
-
 # %% ../../nbs/510_latent.sampling.ipynb #4d0622a7
 def vary_latent(
     a: LatentAnalysis,
-    z,                 # (1,z,steps)
-    variation: float,  # 0 … 1
-    positions: dict,   # sliders, for what is drawn
+    z,
+    variation: float,
+    positions: dict,
     seed: int,
-):                     # (1,z,steps)
+):
     """A latent on the way from `z` to a draw near it
 
     Parameters
@@ -172,4 +170,3 @@ def vary_latent(
     start = torch.zeros_like(a.start).index_copy(0, near, a.start[near])
     drawn = draw_latent(replace(a, start=start), z.shape[2], positions, seed)
     return drawn if variation == 1 else z + variation*(drawn - z)
-

@@ -239,10 +239,10 @@ def _rest(a, slopes, n):
 def name_sliders(
     model: ConvVAE,
     mel: Mel,
-    a: LatentAnalysis,       # from `analyze`
-    seed: int = 0,           # of the sounds that are tried
-    least: float = .6,       # Spearman correlation a name must earn
-) -> LatentAnalysis:         # the same number of sliders: named ones first, then 'other 1' …
+    a: LatentAnalysis,
+    seed: int = 0,
+    least: float = .6,
+) -> LatentAnalysis:
     """Give an analysis sliders that do what they are called after
 
     Parameters
@@ -274,4 +274,3 @@ def name_sliders(
     for n, axis in enumerate(_rest(a, slopes, most - len(s))):
         sliders.append(Slider(f'other {n + 1}', axis, a.spread[axis].item()**2/total, _positions(a.states[:, axis], weight)))
     return replace(a, sliders=tuple(sliders), meaning={k: v.contiguous() for k, v in search.only(s).items()} if s else None)
-

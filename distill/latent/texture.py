@@ -47,7 +47,7 @@ def flicker(
     mel: Mel,
     frames: int,
     seed: int = 0,
-):               # (m,frames) nats
+):
     """How noise trembles around its mean in a picture
 
     Returns
@@ -55,7 +55,6 @@ def flicker(
     (m,frames) nats
     """
     return _noise(mel, frames, seed) - _usual(mel.cfg)[0][:, None]
-
 
 # %% ../../nbs/520_latent.texture.ipynb #e9eb6ff5
 BANDS, _WITHIN, _STEEPEST = 12, 6.9, 2.   # bands of rows; nats below the loudest cell that count; a step counts as at most so many nats
@@ -67,10 +66,10 @@ def _bands(x): # (…,m) -> (…,12)
 def missing(
     model: ConvVAE,
     mel: Mel,
-    m,          # (m,f) log mel of a sound
-    n: int,     # windows
-    frames: int,# in a window; they overlap by half
-):              # (n,12) shares, 0 … 1
+    m,
+    n: int,
+    frames: int,
+):
     """How much of noise's flicker is in each window of a sound and not in what the decoder draws of it
 
     Parameters
@@ -104,7 +103,7 @@ def measured(
     a: LatentAnalysis,
     model: ConvVAE,
     mel: Mel,
-    mels: list,  # the corpus: those that were analysed
+    mels: list,
 ):               # (n,12)
     """The flicker of an analysis's windows
 
@@ -123,7 +122,6 @@ def measured(
     frames = a.steps*model.cfg.stride
     return torch.cat([missing(model, mel, m, n, frames) for m, n in zip(mels, a.counts, strict=True)])
 
-
 # %% ../../nbs/520_latent.texture.ipynb #d7b998a5
 def _shares(a, z): # (b,z,steps) -> (b,n,12)
     "What each window of a latent has, by the windows of the corpus that are like it"
@@ -136,9 +134,9 @@ def _shares(a, z): # (b,z,steps) -> (b,n,12)
 
 @torch.no_grad()
 def flickering(
-    loaded,            # a model from `load_model`
-    picture,           # (b,m,f) log mels, drawn from `z`
-    z,                 # (b,z,steps)
+    loaded,
+    picture,
+    z,
     seed: int,
 ):                     # (b,m,f)
     """Pictures that tremble as the corpus does, all by the same noise
@@ -168,7 +166,6 @@ def flickering(
     g = F.interpolate(g, size=rows, mode='linear').mT.to(picture.device)
     trembling = picture + g*flicker(mel, frames, seed).to(picture.device)
     return torch.where(picture > mel.silence + .2, trembling, picture).clamp(min=mel.silence)
-
 
 # %% ../../nbs/520_latent.texture.ipynb #309676b6
 _BLUR, _MOST, _TRIED = 1.5, 2., 128   # rows that a blur reaches; by how much relief is raised, at most; draws that are looked at
@@ -201,8 +198,8 @@ def relief(
     a: LatentAnalysis,
     model: ConvVAE,
     mel: Mel,
-    mels: list,  # the corpus
-):               # (12,) factors, 1 … 2
+    mels: list,
+):
     """How much too flat draws are, band by band
 
     Parameters
@@ -226,9 +223,9 @@ def relief(
 
 @torch.no_grad()
 def standing_out(
-    loaded,             # a model from `load_model`
-    picture,            # (b,m,f) log mels
-    drawn: float = 1.,  # how far they are from any sound that was given, 0 … 1: that much of what is missing is made good
+    loaded,
+    picture,
+    drawn: float = 1.,
 ):                      # (b,m,f)
     """Pictures whose partials stand out as they do in the corpus
 
@@ -252,7 +249,7 @@ def completed(
     a: LatentAnalysis,
     model: ConvVAE,
     mel: Mel,
-    mels: list,  # the corpus: those that were analysed
+    mels: list,
 ) -> LatentAnalysis:
     """An analysis that knows its flicker and its relief
 
@@ -265,4 +262,3 @@ def completed(
         the corpus: those that were analysed
     """
     return replace(a, flicker=measured(a, model, mel, mels), relief=relief(a, model, mel, mels))
-

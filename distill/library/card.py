@@ -22,7 +22,7 @@ __all__ = ['MODEL_FORMAT_MARKER', 'MODEL_FILE_EXTENSION', 'SAVED_MODEL_VERSION',
 # %% ../../nbs/610_library.card.ipynb #5b86a072
 from .. import __version__
 from ..core import MissingFile, UserError
-from ..evaluation.report import facts_of, html_of
+from ..evaluation.report import report_facts, report_html
 from ..models.metadata import CONTROL_CHARACTERS, ModelMetadata, VocoderInfo, check_text, score_text, vocoder_text
 from ..text import counted, duration_text, size_text
 
@@ -65,8 +65,8 @@ class NewerModelFile(ModelFileError):
 
 # %% ../../nbs/610_library.card.ipynb #6fd97646
 def check_envelope(
-    d: Any,                          # a model's contents, or its card
-    path: str | os.PathLike[str],    # the file, for the message
+    d: Any,
+    path: str | os.PathLike[str],
 ) -> None:
     """Raise `ModelFileError` unless `d` says that it is a model of ours, of a version this library reads
 
@@ -84,10 +84,9 @@ def check_envelope(
     if type(version) is not int or version < 1: raise ModelFileError(path, 'its version is not a number')
     if version > SAVED_MODEL_VERSION: raise NewerModelFile(path, str(version))
 
-
 # %% ../../nbs/610_library.card.ipynb #fa9fe307
 def is_v1(
-    f: BinaryIO,  # open for reading
+    f: BinaryIO,
 ) -> bool:
     """Whether a file written by `torch.save` carries the marker of the first generation
 
@@ -109,7 +108,6 @@ def is_v1(
             before = arg
     except Exception: pass  # whatever this is, it is not a pickle
     return False
-
 
 # %% ../../nbs/610_library.card.ipynb #b5de059b
 MAX_RECORDS = 20_000   # in a model file
@@ -159,8 +157,8 @@ def _check_records(z: zipfile.ZipFile, size: int, path: str | os.PathLike[str]) 
 
 @contextlib.contextmanager
 def open_archive(
-    path: str | os.PathLike[str],  # a model file
-) -> Iterator[tuple[zipfile.ZipFile, str, BinaryIO]]:  # the zip, its top folder, and the open file
+    path: str | os.PathLike[str],
+) -> Iterator[tuple[zipfile.ZipFile, str, BinaryIO]]:
     """The records of a model file whose directory is in order; `ModelFileError` says what is wrong with it
 
     Parameters
@@ -186,14 +184,13 @@ def open_archive(
             why = f'damaged record {damaged[1][:80]}' if damaged else 'damaged zip'
             raise ModelFileError(path, why) from e
 
-
 # %% ../../nbs/610_library.card.ipynb #1b1db4e0
 def _no_constant(x: str) -> None: raise ValueError(f'{x} is not JSON')
 
 def card_in(
-    z: zipfile.ZipFile,            # an archive that is open
-    top: str,                      # its top folder
-    path: str | os.PathLike[str],  # the file, for the message
+    z: zipfile.ZipFile,
+    top: str,
+    path: str | os.PathLike[str],
 ) -> dict[str, Any]:
     """The card in an archive
 
@@ -215,8 +212,8 @@ def card_in(
     return dict(card)
 
 def read_card(
-    path: str | os.PathLike[str],  # a model file
-) -> dict[str, Any]:               # as `make_card` gives it
+    path: str | os.PathLike[str],
+) -> dict[str, Any]:
     """What a model file says about itself, without opening its weights
 
     Parameters
@@ -230,7 +227,6 @@ def read_card(
         as `make_card` gives it
     """
     with open_archive(path) as (z, top, _): return card_in(z, top, path)
-
 
 # %% ../../nbs/610_library.card.ipynb #bf9e0c36
 Setting = Union[bool, int, float, str, None]
@@ -249,8 +245,8 @@ def _setting(value: Any) -> Setting:
     return value if _is_setting(value) else str(value)
 
 def plain_settings(
-    **groups: Mapping[Any, Any],  # name of a group -> its settings
-) -> dict[str, Setting]:          # '{group}_{name}' -> value
+    **groups: Mapping[Any, Any],
+) -> dict[str, Setting]:
     """The settings that are one plain value each, ready for a card
 
     Parameters
@@ -270,14 +266,13 @@ def plain_settings(
             found[f'{group}_{_setting(str(name)[:60])}'] = _setting(value)
     return found
 
-
 # %% ../../nbs/610_library.card.ipynb #02db2e1e
 def make_card(
     metadata: ModelMetadata,
-    vocoder: VocoderInfo | None = None,           # the one in the file
-    sizes: Mapping[str, int] | None = None,       # of the nets: parameters, latent_dim …
-    settings: Mapping[str, Setting] | None = None, # as `plain_settings` gives them
-) -> dict[str, Any]:                              # ready for JSON
+    vocoder: VocoderInfo | None = None,
+    sizes: Mapping[str, int] | None = None,
+    settings: Mapping[str, Setting] | None = None,
+) -> dict[str, Any]:
     """The card of a model
 
     Parameters
@@ -299,11 +294,10 @@ def make_card(
                 vocoder=asdict(vocoder) if vocoder else None, sizes=dict(sizes or {}),
                 settings=dict(settings or {}), library_version=__version__)
 
-
 # %% ../../nbs/610_library.card.ipynb #d8fbc5f7
 def file_stem(
-    name: str,  # of a model
-) -> str:       # a file name without extension
+    name: str,
+) -> str:
     """A file name made from a model's name
 
     Parameters
@@ -321,12 +315,11 @@ def file_stem(
     reserved = re.fullmatch(r'(?i)con|prn|aux|nul|com\d|lpt\d', stem)  # names of devices on Windows
     return f'{stem}_' if reserved else stem or 'model'
 
-
 # %% ../../nbs/610_library.card.ipynb #a6a54cbd
 def free_names(
-    folder: str | os.PathLike[str],  # where a file is wanted
-    stem: str,                       # its name without extension
-) -> Iterator[Path]:                 # without end: the name may be taken by the time the file is written
+    folder: str | os.PathLike[str],
+    stem: str,
+) -> Iterator[Path]:
     """Paths for a model file that are free at this moment: `stem`, then `stem_1`, `stem_2` …
 
     Parameters
@@ -347,8 +340,8 @@ def free_names(
         if not os.path.lexists(path): yield path
 
 def previews_folder(
-    path: str | os.PathLike[str],  # a model file
-) -> Path:                         # under its name in the folder `previews` beside it
+    path: str | os.PathLike[str],
+) -> Path:
     """Where a model's trainings write sounds to listen to meanwhile
 
     Parameters
@@ -362,7 +355,6 @@ def previews_folder(
         under its name in the folder `previews` beside it
     """
     return Path(path).parent/'previews'/Path(path).stem
-
 
 # %% ../../nbs/610_library.card.ipynb #d48b15e1
 _CARD_KEYS = 'metadata', 'vocoder', 'sizes', 'settings', 'library_version'
@@ -378,8 +370,8 @@ def _check_card(card: Mapping[str, Any]) -> None:
         raise UserError('The settings are not plain values.')
 
 def file_facts(
-    status: os.stat_result,   # of a file
-) -> tuple[int, int]:         # bytes; nanoseconds since 1970, from 1678 to 2262
+    status: os.stat_result,
+) -> tuple[int, int]:
     """Size and time of change of a file; a time that 64 bits cannot hold is moved to the nearest that they can
 
     Parameters
@@ -417,22 +409,22 @@ class ModelEntry(ModelMetadata):
     settings_json : str
         `settings` as text, which is read only when somebody asks
     """
-    path: Path                    # the file
-    size: int                     # of the file, bytes
-    modified: datetime            # when the file changed, UTC
-    vocoder: VocoderInfo | None   # the one in the file
-    version: int                  # of the file format
-    library_version: str          # the version of distill that wrote the file
-    sizes: dict[str, int]         # of the nets: parameters, latent_dim …
-    settings_json: str            # `settings` as text, which is read only when somebody asks
+    path: Path
+    size: int
+    modified: datetime
+    vocoder: VocoderInfo | None
+    version: int
+    library_version: str
+    sizes: dict[str, int]
+    settings_json: str
 
     @classmethod
     def from_card(cls,
-        card: Mapping[str, Any],        # as `read_card` gives it
-        path: str | os.PathLike[str],   # the file it was read from
-        size: int,                      # bytes
-        mtime_ns: int,                  # when the file changed, nanoseconds since 1970
-        settings_json: str | None = None,  # the settings, where they were taken out of a card that is known to be good
+        card: Mapping[str, Any],
+        path: str | os.PathLike[str],
+        size: int,
+        mtime_ns: int,
+        settings_json: str | None = None,
     ) -> Self:
         """The entry for a file with this card
 
@@ -465,7 +457,7 @@ class ModelEntry(ModelMetadata):
 
     @classmethod
     def from_file(cls,
-        path: str | os.PathLike[str],  # a model file in whatever folder
+        path: str | os.PathLike[str],
     ) -> Self:
         """The entry for a file; `ModelFileError` when it is no model
 
@@ -516,7 +508,7 @@ class ModelEntry(ModelMetadata):
             'File': f'{self.path} ({size_text(self.size)})',
             'Format': f'version {self.version}, written by distill {self.library_version}'}
         other = {k: str(v) for k, v in self.extra.items() if k not in ('report', 'presets')}
-        return {k: v for k, v in lines.items() if v} | facts_of(self.extra) | other
+        return {k: v for k, v in lines.items() if v} | report_facts(self.extra) | other
 
     def cells(self) -> tuple[str, ...]:
         "The row of a table of models, as texts under `TABLE_COLUMNS`"
@@ -527,11 +519,10 @@ class ModelEntry(ModelMetadata):
         "The card"
         shown = [(k, v) for k, v in self.facts().items() if k != 'File' and not k.startswith('Report')]
         rows = ''.join(_ROW.format(html.escape(k), html.escape(v)) for k, v in shown)
-        report = html_of(self.extra)
+        report = report_html(self.extra)
         if report: report = f'<details><summary>Report</summary>{report}</details>'
         head = f'<b>{html.escape(self.name)}</b> {vocoder_badge(self.vocoder)}'
         return _CARD.format(f'{head}<table>{rows}</table>{report}')
-
 
 # %% ../../nbs/610_library.card.ipynb #98f7f003
 def _corpus_text(e: ModelEntry) -> str:
@@ -547,10 +538,8 @@ def _training_text(e: ModelEntry) -> str:
 
 def _loss_text(value: float | None, unit: str = '') -> str: return '' if value is None else f'{value:.3f}{unit}'
 
-
 # %% ../../nbs/610_library.card.ipynb #6170aedc
 TABLE_COLUMNS = 'Name', 'ID', 'Created', 'Corpus', 'Epochs', 'Held-out', 'Vocoder', 'Size'
-
 
 # %% ../../nbs/610_library.card.ipynb #65a2b548
 _BADGE = '<span style="background:{};color:{};border-radius:9px;padding:1px 9px;font-size:85%">{}</span>'
@@ -558,7 +547,7 @@ _BADGE_COLORS = dict(hifigan_v2=('#d1fae5', '#065f46'), fourier=('#dbeafe', '#1e
 
 def vocoder_badge(
     v: VocoderInfo | None,
-) -> str:                   # HTML; '' without a vocoder
+) -> str:
     """A vocoder as a colored badge
 
     Returns
@@ -572,4 +561,3 @@ def vocoder_badge(
 
 _CARD = '<div style="border:1px solid #d1d5db;border-radius:8px;padding:8px 14px;display:inline-block">{}</div>'
 _ROW = '<tr><th style="text-align:left">{}</th><td style="text-align:left">{}</td></tr>'
-

@@ -17,11 +17,11 @@ if TYPE_CHECKING: import pandas as pd
 __all__ = ['ModelLibrary', 'repair_index', 'AmbiguousModel', 'refuse_old_name', 'differences', 'ModelEntry', 'Repair',
            'UnknownModel', 'VocoderInfo', 'note_file']
 
-# %% ../../nbs/620_library.catalog.ipynb #64118175
+# %% ../../nbs/620_library.catalog.ipynb #bc4aab5a
 from ..core import UserError, models_folder, sweep_leftovers, write_error
-from ..evaluation.report import facts_of
+from ..evaluation.report import report_facts
 from .card import MODEL_FILE_EXTENSION, TABLE_COLUMNS, ModelEntry, OldModelName, Setting
-from .index import LibraryIndex, Repair, entry_of, fold, note_file
+from .index import SELECT_ENTRIES, LibraryIndex, Repair, entry_of, fold, note_file
 from .trash import UnknownModel, move_to_trash, remove_model, take_from_trash
 from ..models.metadata import ModelMetadata, VocoderInfo, vocoder_text
 from ..text import counted
@@ -29,7 +29,7 @@ from ..text import counted
 # %% ../../nbs/620_library.catalog.ipynb #ed7ff3f6
 _all_ = ['ModelEntry', 'Repair', 'UnknownModel', 'VocoderInfo', 'note_file']
 
-# %% ../../nbs/620_library.catalog.ipynb #e2d155b2
+# %% ../../nbs/620_library.catalog.ipynb #ea4d8a2f
 class ModelLibrary:
     """The models in a folder; the files are the truth, `library.db` beside them is a cache
 
@@ -39,7 +39,7 @@ class ModelLibrary:
         the folder; made with the first model; None: the usual one
     """
     def __init__(self,
-        models_dir: str | os.PathLike[str] | None = None,  # the folder; made with the first model; None: the usual one
+        models_dir: str | os.PathLike[str] | None = None,
     ) -> None:
         self.folder = models_folder(models_dir)
         self._index = LibraryIndex(self.folder)
@@ -66,9 +66,8 @@ class ModelLibrary:
 
     def _entries(self, where: str = '1', *args: Any) -> list[ModelEntry]:
         "The models that a condition in SQL is true of, newest first"
-        columns = 'file, size, mtime_ns, card, settings'
-        order = 'ORDER BY created DESC, file'
-        rows = self._index.query(f'SELECT {columns} FROM models WHERE error IS NULL AND ({where}) {order}', *args)
+        condition = f'WHERE error IS NULL AND ({where}) ORDER BY created DESC, file'
+        rows = self._index.query(f'{SELECT_ENTRIES} {condition}', *args)
         return [entry_of(self.folder, *row) for row in rows]
 
     def __iter__(self) -> Iterator[ModelEntry]: return iter(self._entries())
@@ -89,10 +88,10 @@ class ModelLibrary:
         return f'<table><tr>{head}</tr>{"".join(f"<tr>{row}</tr>" for row in rows)}</table>{more}'
 
     def search(self,
-        text: str = '',                     # words; each must be in the name, description, tags, corpus or id, in any case
-        tags: str | Sequence[str] = (),     # one or several; the model must have each of them
-        vocoder: bool | str | None = None,  # True: has one; False: has none; 'hifigan_v2' or 'fourier': has this type
-    ) -> list[ModelEntry]:                  # newest first
+        text: str = '',
+        tags: str | Sequence[str] = (),
+        vocoder: bool | str | None = None,
+    ) -> list[ModelEntry]:
         """The models that fit
 
         Parameters
@@ -134,7 +133,7 @@ class ModelLibrary:
         return [ModelEntry.from_file(path)] if path.exists() else []
 
     def get(self,
-        ref: str | os.PathLike[str],  # id, start of an id (4 letters or more), name, unique part of a name, path, or entry
+        ref: str | os.PathLike[str],
     ) -> ModelEntry:
         """One model; `UnknownModel` or `AmbiguousModel` unless the reference means exactly one
 
@@ -156,8 +155,8 @@ class ModelLibrary:
         raise UnknownModel(f'There is no model {str(ref)!r} in {self.folder}. {hint}')
 
     def df(self,
-        settings: bool = False,  # also a column for every setting of training, net and mel that differs between the models
-    ) -> pd.DataFrame:           # its index is `model_id`
+        settings: bool = False,
+    ) -> pd.DataFrame:
         """The library as a table, one row for each model, newest first
 
         Parameters
@@ -171,10 +170,10 @@ class ModelLibrary:
             its index is `model_id`
         """
         import pandas as pd
-        column = 'settings' if settings else "'{}'"
-        rows = self._index.query(f'SELECT card, file, size, mtime_ns, {column} FROM models WHERE error IS NULL '
-                                 'ORDER BY created DESC, file')
-        cards, files, sizes, times, texts = (list(values) for values in zip(*rows)) if rows else ([],)*5
+        table = 'models JOIN settings USING (file)' if settings else 'models'
+        rows = self._index.query(f"SELECT file, size, mtime_ns, card, {'settings' if settings else 'NULL'} FROM {table} "
+                                 'WHERE error IS NULL ORDER BY created DESC, file')
+        files, sizes, times, cards, texts = ([row[i] for row in rows] for i in range(5))
         parsed = json.loads(f"[{','.join(cards)}]")
         metadata, vocoders = [c['metadata'] for c in parsed], [c['vocoder'] or {} for c in parsed]
         columns: dict[str, Any] = {}
@@ -187,15 +186,15 @@ class ModelLibrary:
         columns |= dict(size=pd.array(sizes, dtype='Int64'), modified=pd.to_datetime(times, utc=True),
                         file=pd.array(files, dtype='str'))
         if settings: columns |= _settings_columns(json.loads(f"[{','.join(texts)}]"))
-        table = pd.DataFrame(columns).set_index('model_id')
-        for k in ('created', 'vocoder_date'): table[k] = pd.to_datetime(table[k], utc=True, format='ISO8601')
-        for k in ('corpus', 'vocoder'): table[k] = table[k].astype('category')
-        return table
+        df = pd.DataFrame(columns).set_index('model_id')
+        for k in ('created', 'vocoder_date'): df[k] = pd.to_datetime(df[k], utc=True, format='ISO8601')
+        for k in ('corpus', 'vocoder'): df[k] = df[k].astype('category')
+        return df
 
     def compare(self,
-        a: str | os.PathLike[str],  # as for `get`
-        b: str | os.PathLike[str],  # as for `get`
-    ) -> pd.DataFrame:              # one row for everything that differs, one column for each model
+        a: str | os.PathLike[str],
+        b: str | os.PathLike[str],
+    ) -> pd.DataFrame:
         """Two models side by side
 
         Parameters
@@ -216,8 +215,8 @@ class ModelLibrary:
         return pd.DataFrame(found.values(), index=list(found), columns=[first.name, second.name], dtype=object)
 
     def card(self,
-        ref: str | os.PathLike[str],  # as for `get`
-    ) -> ModelEntry:                  # which shows itself as a card in a notebook
+        ref: str | os.PathLike[str],
+    ) -> ModelEntry:
         """A model's card
 
         Parameters
@@ -238,9 +237,9 @@ class ModelLibrary:
         return ModelLibrary(self.folder/'.trash')
 
     def delete(self,
-        ref: str | os.PathLike[str],  # as for `get`
-        purge: bool = False,          # remove it for good instead of moving it to the trash
-    ) -> ModelEntry:                  # what was deleted
+        ref: str | os.PathLike[str],
+        purge: bool = False,
+    ) -> ModelEntry:
         """Move a model to the trash, or remove it for good
 
         Parameters
@@ -267,8 +266,8 @@ class ModelLibrary:
         return e
 
     def restore(self,
-        ref: str | os.PathLike[str],  # as for `get`, in the trash
-    ) -> ModelEntry:                  # as it is in the library again
+        ref: str | os.PathLike[str],
+    ) -> ModelEntry:
         """Take a model out of the trash
 
         Parameters
@@ -287,8 +286,8 @@ class ModelLibrary:
         except OSError as err: raise write_error(self.folder, err) from err
 
     def purge(self,
-        ref: str | os.PathLike[str] | None = None,  # as for `get`, in the trash; None: everything
-    ) -> int:                                       # how many models are gone for good
+        ref: str | os.PathLike[str] | None = None,
+    ) -> int:
         """Empty the trash, or remove one model from it
 
         Parameters
@@ -311,11 +310,10 @@ def _sweep(folder: Path) -> None:
     try: sweep_leftovers(folder)
     except OSError: pass
 
-
 # %% ../../nbs/620_library.catalog.ipynb #996ecce2
 def repair_index(
-    models_dir: str | os.PathLike[str] | None = None,  # the library's folder; None: the usual one
-) -> Repair:                                           # what was added, removed and unreadable
+    models_dir: str | os.PathLike[str] | None = None,
+) -> Repair:
     """Rebuild the index of a library from its files
 
     Parameters
@@ -332,14 +330,13 @@ def repair_index(
     first, then = library.opened, library.repair_index()
     return Repair(sorted({*first.added, *then.added}), sorted({*first.removed, *then.removed}), then.unreadable)
 
-
 # %% ../../nbs/620_library.catalog.ipynb #64c0bc9c
 class AmbiguousModel(UserError):
     "A reference that several models answer to"
     candidates: tuple[ModelEntry, ...] = ()  # those models
 
 def refuse_old_name(
-    ref: str | os.PathLike[str],  # what the user gave for a model
+    ref: str | os.PathLike[str],
 ) -> None:
     """Raise if it is called `something.distill`, as models of the first generation were
 
@@ -358,8 +355,7 @@ def _listing(entries: Sequence[ModelEntry], most: int = 8) -> str:
     more = f' and {len(entries) - most} more' if len(entries) > most else ''
     return ', '.join(f'{e.name} [{e.model_id[:8]}] in {e.path.name}' for e in entries[:most]) + more
 
-
-# %% ../../nbs/620_library.catalog.ipynb #269a22ce
+# %% ../../nbs/620_library.catalog.ipynb #55b8cdcb
 _TYPES = dict(int='Int64', float='float64', str='str')  # of a field -> of a column; others are objects
 _VOCODER_COLUMNS = dict(vocoder=('type', 'str'), vocoder_epochs=('epochs', 'Int64'),
                         vocoder_loss=('final_loss', 'float64'), vocoder_date=('training_date', 'str'),
@@ -373,18 +369,17 @@ def _settings_columns(settings: list[dict[str, Setting]]) -> dict[str, Any]:
     columns = {name: [s.get(name) for s in settings] for name in names}
     return {name: pd.array(values) for name, values in columns.items() if len(set(values)) > 1}
 
-
 # %% ../../nbs/620_library.catalog.ipynb #3c921827
 def _flat(e: ModelEntry) -> dict[str, Any]:
     "All that is known about a model, without nesting"
     nested = 'sizes', 'settings', 'vocoder', 'report'
     plain = {k: v for k, v in e.to_dict().items() if k not in nested}
-    return {**plain, 'vocoder': vocoder_text(e.vocoder), **e.sizes, **e.settings, **facts_of(e.extra)}
+    return {**plain, 'vocoder': vocoder_text(e.vocoder), **e.sizes, **e.settings, **report_facts(e.extra)}
 
 def differences(
     a: ModelEntry,
     b: ModelEntry,
-) -> dict[str, tuple[Any, Any]]:  # what -> (value in `a`, value in `b`)
+) -> dict[str, tuple[Any, Any]]:
     """What two models differ in: settings, results, and facts of their files
 
     Returns
@@ -394,4 +389,3 @@ def differences(
     """
     first, second = _flat(a), _flat(b)
     return {k: (first.get(k), second.get(k)) for k in {**first, **second} if first.get(k) != second.get(k)}
-

@@ -34,8 +34,8 @@ class History:
         bytes; the oldest takes that were not kept make room
     """
     def __init__(self,
-        models_dir=None,             # the library's folder; None: the usual one
-        limit: int = HISTORY_LIMIT,  # bytes; the oldest takes that were not kept make room
+        models_dir=None,
+        limit: int = HISTORY_LIMIT,
     ):
         self.folder, self.limit, self.note = models_folder(models_dir)/'history', limit, ''
         self._db = self.folder/'history.db'
@@ -97,9 +97,9 @@ class History:
                 db.execute('INSERT OR REPLACE INTO takes VALUES (?,?,?,?,?)', (f, *found[f], _words(tags), json.dumps(tags)))
 
     def add(self,
-        sound: Sound,        # as `generate` gave it
-        keep: bool = False,  # whether it stays when room is made
-    ) -> Path:               # its file
+        sound: Sound,
+        keep: bool = False,
+    ) -> Path:
         """Put a take into the history, whole or not at all
 
         Parameters
@@ -125,8 +125,8 @@ class History:
         return path
 
     def make_room(self,
-        but=None,  # a take that stays
-    ) -> list:     # files that were removed
+        but=None,
+    ) -> list:
         """Remove the oldest takes that were not kept until the history is within its limit; `note` says what was done
 
         Parameters
@@ -152,8 +152,8 @@ class History:
         return gone
 
     def df(self,
-        text: str = '',            # words; each must be in the model's name or id, the sliders' names or the given sound's name
-        kept: bool | None = None,  # only those that were kept, or were not
+        text: str = '',
+        kept: bool | None = None,
     ):
         """A DataFrame, one row a take, the newest first; its index is the take's name
 
@@ -178,7 +178,7 @@ class History:
         return pd.DataFrame(cols, index=pd.Index([f.stem for f, _, _ in rows], name='take', dtype='str'))
 
     def path(self,
-        take,      # a take's name, an unambiguous beginning of it, or its file
+        take,
     ) -> Path:
         """The file of one take
 
@@ -203,9 +203,9 @@ class History:
         return Sound(x[0] if len(x) == 1 else x, rate, {k: v for k, v in tags.items() if k not in ('title', 'software', 'created')} | dict(name=tags.get('title')))
 
     def keep(self,
-        take,               # as for `path`
-        keep: bool = True,  # False: it may go again
-    ) -> Path:              # where it is now
+        take,
+        keep: bool = True,
+    ) -> Path:
         """Let a take stay when room is made
 
         Parameters
@@ -235,7 +235,6 @@ class History:
         try: path.unlink(missing_ok=True)
         except OSError as e: raise write_error(path, e) from e
 
-
 # %% ../../nbs/640_library.history.ipynb #d3429fae
 def _words(tags):
     "What a take can be found by"
@@ -243,13 +242,12 @@ def _words(tags):
     words = [tags.get('model', ''), tags.get('model_id', ''), tags.get('made', 'generate'), *tags.get('sliders', {}), *given]
     return ' '.join(map(str, words)).casefold()
 
-
 # %% ../../nbs/640_library.history.ipynb #3598abd2
 TAKE_COLUMNS = 'Created', 'Model', 'Seed', 'Seconds', 'How', 'File'
 
 def take_cells(
-    takes,  # as `History.df` gives them
-) -> list:  # of lists, each a row
+    takes,
+) -> list:
     """Takes in a table for people, as texts under `TAKE_COLUMNS`; files that were kept lie in `kept`
 
     Parameters
@@ -265,4 +263,3 @@ def take_cells(
     known = takes.astype(object).where(takes.notna(), '')
     return [[str(t.created)[:16], t.model, str(t.seed), f'{t.seconds or 0:.4g}', ', '.join([t.made]*(t.made != 'generate') + [f'{k} {v:g}' for k, v in t.sliders.items()]),
              'kept/'*t.kept + t.path.name] for t in known.itertuples()]
-

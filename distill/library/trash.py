@@ -32,10 +32,10 @@ def _new_name(trash: Path, stem: str) -> Path:
     return trash/f'{stem[:60]}~{uuid.uuid4().hex[:12]}{MODEL_FILE_EXTENSION}'
 
 def put_file(
-    source: Path,  # a file in the same file system
-    folder: Path,  # the library's
-    stem: str,     # the name it is to have, without extension
-) -> Path:         # the name it got
+    source: Path,
+    folder: Path,
+    stem: str,
+) -> Path:
     """Rename a file into a library, under a name that is free
 
     Parameters
@@ -60,7 +60,7 @@ def put_file(
     assert False, 'there is always one more free name'
 
 def move_to_trash(
-    e: ModelEntry,  # of a model in a library
+    e: ModelEntry,
 ) -> None:
     """Rename a model's file into the trash; `UnknownModel` when it has gone or its name means another model
 
@@ -89,12 +89,11 @@ def _move_previews(path: Path, to: Path) -> None:
         previews_folder(to).parent.mkdir(exist_ok=True)
         os.rename(previews_folder(path), previews_folder(to))
 
-
 # %% ../../nbs/618_library.trash.ipynb #7380ebe9
 def take_from_trash(
-    e: ModelEntry,  # of a model in the trash
-    folder: Path,   # the library's
-) -> Path:          # its file there
+    e: ModelEntry,
+    folder: Path,
+) -> Path:
     """Rename a model's file out of the trash, under its old name or one that is free
 
     Parameters
@@ -117,7 +116,6 @@ def take_from_trash(
     except FileNotFoundError: raise _gone(e, 'trash') from None
     _move_previews(e.path, path)
     return path
-
 
 # %% ../../nbs/618_library.trash.ipynb #55aaadcc
 def remove_model(

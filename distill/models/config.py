@@ -9,20 +9,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 # %% auto #0
-__all__ = ['check_whole', 'check_numbers', 'check_rows', 'fresh_weights', 'check_mel']
+__all__ = ['check_whole', 'check_numbers', 'check_positive', 'check_share', 'check_rows', 'fresh_weights', 'check_mel']
 
 # %% ../../nbs/305_models.config.ipynb #f63adf1d
 import torch
 from ..core import UserError, make_generator
 
-# %% ../../nbs/305_models.config.ipynb #a0e84cae
+# %% ../../nbs/305_models.config.ipynb #e7008711
 def _is_whole(x: object, low: int, high: int) -> bool:
     "Whether a value is a whole number in a range; True and False are none"
     return isinstance(x, int) and not isinstance(x, bool) and low <= x <= high
 
 def check_whole(
-    cfg: object,                # a frozen dataclass
-    **ranges: tuple[int, int],  # the least and the greatest value of each field
+    cfg: object,
+    **ranges: tuple[int, int],
 ) -> None:
     """Refuse fields that are not whole numbers in their range; where the default is a tuple, at most 8 of them
 
@@ -39,15 +39,13 @@ def check_whole(
         numbers = tuple(value) if several and isinstance(value, (tuple, list)) else (value,)
         if len(numbers) > 8 or not all(_is_whole(x, low, high) for x in numbers):
             wanted = 'at most 8 whole numbers' if several else 'a whole number'
-            given = f'{value!r}'[:60]
-            raise UserError(f'{type(cfg).__name__}: {name} is {given}, must be {wanted} from {low} to {high}.')
+            raise UserError(f'{type(cfg).__name__}: {name} is {value!r:.60}, must be {wanted} from {low} to {high}.')
         object.__setattr__(cfg, name, numbers if several else value)
 
-
-# %% ../../nbs/305_models.config.ipynb #46771b71
+# %% ../../nbs/305_models.config.ipynb #e490677e
 def check_numbers(
-    cfg: object,                    # a frozen dataclass
-    **ranges: tuple[float, float],  # the least and the greatest value of each field
+    cfg: object,
+    **ranges: tuple[float, float],
 ) -> None:
     """Refuse fields that are not numbers in their range
 
@@ -61,13 +59,48 @@ def check_numbers(
     for name, (low, high) in ranges.items():
         value = getattr(cfg, name)
         if not isinstance(value, (int, float)) or isinstance(value, bool) or not low <= value <= high:
-            given = f'{value!r}'[:60]
-            raise UserError(f'{type(cfg).__name__}: {name} is {given}, must be from {low:g} to {high:g}.')
+            raise UserError(f'{type(cfg).__name__}: {name} is {value!r:.60}, must be from {low:g} to {high:g}.')
 
+# %% ../../nbs/305_models.config.ipynb #7b607956
+def check_positive(
+    cfg: object,
+    *names: str,
+) -> None:
+    """Refuse fields that are not numbers above 0
+
+    Parameters
+    ----------
+    cfg : object
+        a frozen dataclass
+    *names : str
+        of its fields
+    """
+    for name in names:
+        value = getattr(cfg, name)
+        if not isinstance(value, (int, float)) or isinstance(value, bool) or not value > 0:
+            raise UserError(f'{type(cfg).__name__}: {name} is {value!r:.60}, must be above 0.')
+
+def check_share(
+    cfg: object,
+    *names: str,
+) -> None:
+    """Refuse fields that are not numbers from 0 up to, but not including, 1
+
+    Parameters
+    ----------
+    cfg : object
+        a frozen dataclass
+    *names : str
+        of its fields
+    """
+    for name in names:
+        value = getattr(cfg, name)
+        if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 <= value < 1:
+            raise UserError(f'{type(cfg).__name__}: {name} is {value!r:.60}, must be at least 0 and below 1.')
 
 # %% ../../nbs/305_models.config.ipynb #d1d7cd38
 def check_rows(
-    cfg: object,  # a frozen dataclass with `n_mels`, `mean` and `std`
+    cfg: object,
 ) -> None:
     """Fill in `mean` 0 and `std` 1 for every mel row where they are (), and refuse what are no statistics
 
@@ -84,18 +117,17 @@ def check_rows(
         object.__setattr__(cfg, name, rows)
     if min(getattr(cfg, 'std')) <= 0: raise UserError(f'{kind}: std must be above 0 in every mel row.')
 
-
-# %% ../../nbs/305_models.config.ipynb #be30a759
+# %% ../../nbs/305_models.config.ipynb #90bdc7d6
 @contextmanager
 def fresh_weights(
-    seed: int | None,  # of the layers built inside; None: no weights, until `load_state_dict(…, assign=True)` fills them
+    seed: int | None,
 ) -> Iterator[None]:
     """Build layers from a seed, or without memory
 
     Parameters
     ----------
     seed : int | None
-        of the layers built inside; None: no weights, until `load_state_dict(…, assign=True)` fills them
+        of the layers built inside; None: without weights, to be filled by `load_state_dict(…, assign=True)`
     """
     if seed is None:
         with torch.device('meta'): yield
@@ -104,11 +136,10 @@ def fresh_weights(
         torch.set_rng_state(make_generator(seed).get_state())
         yield
 
-
 # %% ../../nbs/305_models.config.ipynb #51d3c563
 def check_mel(
-    mel: torch.Tensor,  # what a vocoder is asked to turn into sound
-    n_mels: int,        # mel rows that the vocoder takes
+    mel: torch.Tensor,
+    n_mels: int,
 ) -> None:
     """Refuse a mel that a vocoder cannot turn into sound
 
@@ -123,4 +154,3 @@ def check_mel(
         raise UserError(f'A mel of shape {tuple(mel.shape)} does not fit this vocoder: it takes (b, {n_mels}, f).')
     if not torch.isfinite(mel).all():
         raise UserError('This mel has NaN or infinite cells, which have no sound: check the model that made it.')
-

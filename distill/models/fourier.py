@@ -48,15 +48,15 @@ class FourierConfig:
     std : tuple[float, ...]
         standard deviation of each mel row over the corpus; (): all 1
     """
-    n_mels: int = 168             # mel rows
-    n_fft: int = 2048             # samples in a Fourier window
-    width: int = 192              # channels of the net
-    blocks: int = 4               # ConvNeXt blocks; 0: no net, nothing to train
-    expansion: int = 3            # how many times wider each block is inside
-    low_steps: int = 96           # Griffin-Lim steps among the lowest eighth of the bins, before the net
-    steps: int = 3                # Griffin-Lim steps among all bins, after the net
-    mean: tuple[float, ...] = ()  # mean of each mel row over the corpus; (): all 0
-    std: tuple[float, ...] = ()   # standard deviation of each mel row over the corpus; (): all 1
+    n_mels: int = 168
+    n_fft: int = 2048
+    width: int = 192
+    blocks: int = 4
+    expansion: int = 3
+    low_steps: int = 96
+    steps: int = 3
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         "Refuse what cannot be built"
@@ -70,12 +70,11 @@ class FourierConfig:
         net = 3*(self.blocks + 1) if self.blocks else 0
         return net + 3*(self.steps + _CORRECTIONS + 1)   # a step or a correction reaches three frames each way
 
-
 # %% ../../nbs/320_models.fourier.ipynb #0e202d3f
 def mel_correction(
     mel: Mel,
     magnitude: torch.Tensor,  # (b,k,f)
-    wanted: torch.Tensor,     # (b,m,f) mel magnitudes, not their logarithm
+    wanted: torch.Tensor,
 ) -> torch.Tensor:            # (b,k,f)
     """Factors, bin by bin, that bring the mel of `magnitude` nearer to `wanted`; between a tenth and ten
 
@@ -100,7 +99,7 @@ def mel_correction(
 def mel_to_magnitude(
     mel: Mel,
     log_mel: torch.Tensor,  # (b,m,f)
-    rounds: int = 4,        # of correction
+    rounds: int = 4,
 ) -> torch.Tensor:          # (b,k,f)
     """Fourier magnitudes, none negative, whose mel is the one given
 
@@ -123,7 +122,6 @@ def mel_to_magnitude(
     magnitude = torch.maximum(mel.inverse @ wanted, .4*spread)
     for _ in range(rounds): magnitude = magnitude*mel_correction(mel, magnitude, wanted)
     return magnitude
-
 
 # %% ../../nbs/320_models.fourier.ipynb #0e6302a1
 TONAL = 3000.   # Hz below which phases go on
@@ -150,7 +148,7 @@ class Phases:
     """
     def __init__(self,
         cfg: MelConfig,
-        seed: int = 0,  # of the random phases
+        seed: int = 0,
     ):
         self.advance = 2*math.pi*cfg.hop/cfg.n_fft     # radians a bin turns from frame to frame
         self.tonal = min(max(int(TONAL*cfg.n_fft/cfg.sample_rate), 3), cfg.n_fft//2)
@@ -179,14 +177,13 @@ class Phases:
         angle = torch.from_numpy(phase.astype(np.float32)).transpose(1, 2)
         return torch.polar(torch.ones_like(angle), angle).to(magnitude.device)
 
-
 # %% ../../nbs/320_models.fourier.ipynb #c5ec8fef
 def griffin_lim_phases(
-    project: Callable[[torch.Tensor], torch.Tensor],  # frames (b,k,f) to those of the sound they make
+    project: Callable[[torch.Tensor], torch.Tensor],
     magnitude: torch.Tensor,                          # (b,k,f)
-    phase: torch.Tensor,                              # (b,k,f) complex, of length 1
+    phase: torch.Tensor,
     steps: int,
-) -> torch.Tensor:                                    # (b,k,f) complex, of length 1
+) -> torch.Tensor:
     """Phases after some steps of fast Griffin-Lim; differentiable
 
     Parameters
@@ -216,9 +213,9 @@ def griffin_lim_phases(
 def refine_low_phases(
     mel: Mel,
     magnitude: torch.Tensor,  # (b,k,f)
-    phase: torch.Tensor,      # (b,k,f) complex, of length 1
+    phase: torch.Tensor,
     steps: int,
-) -> torch.Tensor:            # (b,k,f) complex, of length 1
+) -> torch.Tensor:
     """Griffin-Lim steps among the lowest eighth of the bins; none where windows or hops have no eighth
 
     Parameters
@@ -245,7 +242,6 @@ def refine_low_phases(
     low = griffin_lim_phases(project, magnitude[:, :k], phase[:, :k], steps)
     return torch.cat([low[:, :edge], phase[:, edge:]], 1)
 
-
 # %% ../../nbs/320_models.fourier.ipynb #5c6fec4e
 class ConvNeXtBlock(nn.Module):
     """A residual step over frames: (b,f,c) -> (b,f,c)
@@ -260,8 +256,8 @@ class ConvNeXtBlock(nn.Module):
     """
     def __init__(self,
         width: int,
-        expansion: int,  # how many times wider it is inside
-        scale: float,    # of what it adds, to begin with
+        expansion: int,
+        scale: float,
     ):
         super().__init__()
         self.depthwise = nn.Conv1d(width, width, 7, padding=3, groups=width)
@@ -274,7 +270,6 @@ class ConvNeXtBlock(nn.Module):
         "The frames, and what the block adds to them"
         y = self.depthwise(x.transpose(1, 2)).transpose(1, 2)
         return x + self.scale*self.pointwise(y)
-
 
 # %% ../../nbs/320_models.fourier.ipynb #8cd854bc
 class Fourier(nn.Module):
@@ -293,8 +288,8 @@ class Fourier(nn.Module):
 
     def __init__(self,
         cfg: FourierConfig = FourierConfig(),
-        mel: Mel | MelConfig = MelConfig(),  # a `Mel` is shared, not built again
-        seed: int | None = 0,  # of the weights; None: no weights, until `load_state_dict(…, assign=True)` fills them
+        mel: Mel | MelConfig = MelConfig(),
+        seed: int | None = 0,
     ):
         super().__init__()
         mel = mel if isinstance(mel, Mel) else Mel(mel)
@@ -325,8 +320,8 @@ class Fourier(nn.Module):
     def synthesize(self,
         log_mel: torch.Tensor,    # (b,m,f)
         magnitude: torch.Tensor,  # (b,k,f)
-        phase: torch.Tensor,      # (b,k,f) complex, of length 1
-    ) -> torch.Tensor:            # (b,f*hop)
+        phase: torch.Tensor,
+    ) -> torch.Tensor:
         """Sound from computed magnitudes and phases; differentiable
 
         Parameters
@@ -356,8 +351,8 @@ class Fourier(nn.Module):
     @torch.no_grad()
     def start(self,
         log_mel: torch.Tensor,  # (b,m,f)
-        seed: int = 0,          # of the random phases
-    ) -> tuple[torch.Tensor, torch.Tensor]:  # (b,k,f), (b,k,f) complex
+        seed: int = 0,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Magnitudes and phases that are computed of a mel, before the net comes in
 
         Parameters
@@ -378,10 +373,10 @@ class Fourier(nn.Module):
 
     @torch.no_grad()
     def forward(self,
-        log_mel: torch.Tensor,  # (b,m,f), of any length
-        seed: int = 0,          # of the random phases
-        frames: int = 1024,     # made at a time
-    ) -> torch.Tensor:          # (b,f*hop)
+        log_mel: torch.Tensor,
+        seed: int = 0,
+        frames: int = 1024,
+    ) -> torch.Tensor:
         """Sound of a mel, piece by piece without a seam
 
         Parameters
@@ -413,7 +408,6 @@ class Fourier(nn.Module):
             out.append(y[:, (low - a)*hop:(high - a)*hop])
         return torch.cat(out, 1)
 
-
 # %% ../../nbs/320_models.fourier.ipynb #0ae41bc2
 class _Computed:
     "Magnitudes and phases of a window of frames that moves along a mel, each frame computed once"
@@ -434,4 +428,3 @@ class _Computed:
         self.phase = torch.cat([self.phase[..., drop:], phase], -1)
         self.first = first
         return self.magnitude, self.phase
-

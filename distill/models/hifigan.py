@@ -48,14 +48,14 @@ class HiFiGANConfig:
     std : tuple[float, ...]
         standard deviation of each mel row over the corpus; (): all 1
     """
-    n_mels: int = 168                        # mel rows
-    hop: int = 512                           # samples a frame becomes
-    rates: tuple[int, ...] = (8, 8, 4, 2)    # how many times longer each stage makes the sound; their product is `hop`
-    channels: int = 128                      # width before the first stage; every stage halves it
-    kernels: tuple[int, ...] = (3, 7, 11)    # of the parallel branches in each stage; odd
-    dilations: tuple[int, ...] = (1, 3, 5)   # of the residual steps in each branch
-    mean: tuple[float, ...] = ()             # mean of each mel row over the corpus; (): all 0
-    std: tuple[float, ...] = ()              # standard deviation of each mel row over the corpus; (): all 1
+    n_mels: int = 168
+    hop: int = 512
+    rates: tuple[int, ...] = (8, 8, 4, 2)
+    channels: int = 128
+    kernels: tuple[int, ...] = (3, 7, 11)
+    dilations: tuple[int, ...] = (1, 3, 5)
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         "Refuse what no net can be built from"
@@ -88,7 +88,6 @@ def _stretch(rate: int) -> tuple[int, int]:
     kernel = 2*rate + rate % 2
     return kernel, (kernel - rate)//2
 
-
 # %% ../../nbs/330_models.hifigan.ipynb #934d5411
 class Fusion(nn.Module):
     "The mean of several branches, each a row of residual steps: (b,c,1,t) -> (b,c,1,t)"
@@ -107,8 +106,8 @@ class Fusion(nn.Module):
 
 def generator_layers(
     cfg: HiFiGANConfig,
-    norm: Callable[[nn.Module], nn.Module],  # around every convolution
-) -> nn.Sequential:                          # (b,m,1,f) -> (b,1,1,f*hop)
+    norm: Callable[[nn.Module], nn.Module],
+) -> nn.Sequential:
     """Stage after stage: stretch time, halve the channels, listen around
 
     Parameters
@@ -137,7 +136,6 @@ def generator_layers(
         layers += [Fusion([[residual(c, k, d) for d in cfg.dilations] for k in cfg.kernels])]
     return nn.Sequential(*layers, act(.01), conv(c, 1, 7))
 
-
 # %% ../../nbs/330_models.hifigan.ipynb #ebe93944
 class HiFiGAN(nn.Module):
     """Mel to wave by stretching, stage after stage: (b,m,f) -> (b,f*hop)
@@ -155,8 +153,8 @@ class HiFiGAN(nn.Module):
 
     def __init__(self,
         cfg: HiFiGANConfig = HiFiGANConfig(),
-        seed: int | None = 0,  # of the weights; None: no weights, until `load_state_dict(…, assign=True)` fills them
-        fused: bool = False,   # without weight norm, as `fuse()` leaves it: for listening
+        seed: int | None = 0,
+        fused: bool = False,
     ):
         super().__init__()
         self.cfg, self.receptive = cfg, cfg.receptive
@@ -183,14 +181,13 @@ class HiFiGAN(nn.Module):
         net.load_state_dict(weights, assign=True)
         return net.to(self.mean.device).requires_grad_(False).eval()
 
-
 # %% ../../nbs/330_models.hifigan.ipynb #620a9780
 @torch.no_grad()
 def in_chunks(
     net: HiFiGAN,
-    mel: torch.Tensor,  # (b,m,f) log mel, of any length
-    frames: int = 512,  # frames drawn at a time
-) -> torch.Tensor:      # (b,f*hop)
+    mel: torch.Tensor,
+    frames: int = 512,
+) -> torch.Tensor:
     """What `net` draws of the whole, piece by piece: memory does not grow with the length, and there is no seam
 
     Parameters
@@ -214,7 +211,6 @@ def in_chunks(
         out.append(y[:, (low - a)*hop:(high - a)*hop].clone())
     return torch.cat(out, 1)
 
-
 # %% ../../nbs/330_models.hifigan.ipynb #d510834e
 @dataclass(frozen=True)
 class DiscriminatorConfig:
@@ -235,12 +231,12 @@ class DiscriminatorConfig:
     window_channels : int
         width of their layers
     """
-    periods: tuple[int, ...] = (2, 3, 5, 7, 11)  # samples in a row, a discriminator each
-    period_channels: tuple[int, ...] = (32, 128, 512, 1024, 1024)  # widths of their layers
-    scales: int = 3                              # discriminators of the wave, each at half the rate of the one before
-    scale_channels: int = 128                    # width of their first layer; the widest is 8 times that
-    windows: tuple[int, ...] = ()                # samples in a Fourier window, a discriminator each
-    window_channels: int = 32                    # width of their layers
+    periods: tuple[int, ...] = (2, 3, 5, 7, 11)
+    period_channels: tuple[int, ...] = (32, 128, 512, 1024, 1024)
+    scales: int = 3
+    scale_channels: int = 128
+    windows: tuple[int, ...] = ()
+    window_channels: int = 32
 
     def __post_init__(self) -> None:
         "Refuse what nothing can be built from"
@@ -253,7 +249,7 @@ class DiscriminatorConfig:
 
     @classmethod
     def preset(cls,
-        name: str,  # 'full': the paper's, for a graphics card; 'small': for a processor
+        name: str,
     ) -> DiscriminatorConfig:
         """A configuration by name
 
@@ -266,7 +262,6 @@ class DiscriminatorConfig:
         if name != 'small': raise UserError(f"There are no discriminators {name!r}: use 'full' or 'small'.")
         narrow = (16, 32, 64, 128, 128)
         return cls(period_channels=narrow, scales=0, windows=(2048, 1024, 512), window_channels=16)
-
 
 # %% ../../nbs/330_models.hifigan.ipynb #aaf9fe3b
 Answer = tuple[torch.Tensor, list[torch.Tensor]]   # scores, and the features of each layer
@@ -283,9 +278,9 @@ class Discriminator(nn.Module):
         the last layer, with one channel
     """
     def __init__(self,
-        view: Callable[[torch.Tensor], torch.Tensor],  # (b,t) -> what the first layer sees
+        view: Callable[[torch.Tensor], torch.Tensor],
         layers: Iterable[nn.Module],
-        score: nn.Module,                              # the last layer, with one channel
+        score: nn.Module,
     ):
         super().__init__()
         self.view, self.layers, self.score = view, nn.ModuleList(layers), score
@@ -297,7 +292,6 @@ class Discriminator(nn.Module):
             x = F.leaky_relu(layer(x), .1, inplace=True)
             features.append(x)
         return self.score(x), features
-
 
 # %% ../../nbs/330_models.hifigan.ipynb #00f4f398
 def _rows(x: torch.Tensor, period: int) -> torch.Tensor: # (b,t) -> (b,1,rows,period)
@@ -354,7 +348,7 @@ class Discriminators(nn.Module):
     """
     def __init__(self,
         cfg: DiscriminatorConfig = DiscriminatorConfig(),
-        seed: int = 0,   # of the weights
+        seed: int = 0,
     ):
         super().__init__()
         self.cfg = cfg
@@ -368,11 +362,10 @@ class Discriminators(nn.Module):
         "What each discriminator says of the same sound"
         return [d(x) for d in self.each]
 
-
 # %% ../../nbs/330_models.hifigan.ipynb #a6718f32
 def discriminator_loss(
-    real: Sequence[Answer],    # what `Discriminators` say of recorded sounds
-    fake: Sequence[Answer],    # and of generated ones, `detach`ed from the generator
+    real: Sequence[Answer],
+    fake: Sequence[Answer],
 ) -> dict[str, torch.Tensor]:
     """How far scores are from 1 for recorded and 0 for generated sounds: scalars real, fake and their sum, loss
 
@@ -397,10 +390,10 @@ def feature_distance(
 
 def generator_loss(
     mel: Mel,
-    y: torch.Tensor,              # (b,t) generated
-    x: torch.Tensor,              # (b,t) recorded
-    fake: Sequence[Answer] = (),  # what `Discriminators` say of `y`; (): no discriminators, only the mel counts
-    real: Sequence[Answer] = (),  # and of `x`
+    y: torch.Tensor,
+    x: torch.Tensor,
+    fake: Sequence[Answer] = (),
+    real: Sequence[Answer] = (),
 ) -> dict[str, torch.Tensor]:
     """Scalars adversarial, features, mel, and their total: loss = adversarial + 2·features + 45·mel
 
@@ -424,13 +417,12 @@ def generator_loss(
     loss = adversarial + 2*features + 45*distance
     return dict(loss=loss, adversarial=adversarial, features=features, mel=distance)
 
-
 # %% ../../nbs/330_models.hifigan.ipynb #ba8b5f93
 def phase_augment(
-    x: torch.Tensor,             # (b,t) a sound, or a batch of them
-    y: torch.Tensor,             # (b,t) another
-    generator: torch.Generator,  # of the angles, on the CPU
-    n: int = 1024,               # samples in the Fourier window
+    x: torch.Tensor,
+    y: torch.Tensor,
+    generator: torch.Generator,
+    n: int = 1024,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Two sounds with all phases turned by the same random angle
 
@@ -452,4 +444,3 @@ def phase_augment(
         s = torch.stft(x.float(), n, n//4, window=window, pad_mode='constant', return_complex=True)
         return torch.istft(s*turn, n, n//4, window=window, length=x.shape[-1])
     return turned(x), turned(y)
-

@@ -22,11 +22,11 @@ from ..text import counted
 CONTROL_CHARACTERS = re.compile('[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]')
 
 def check_text(
-    key: str,            # what the text is, for the message
+    key: str,
     value: Any,
-    limit: int,          # characters
-    lines: bool = True,  # whether the text may have several lines
-) -> str:                # in Unicode's composed form
+    limit: int,
+    lines: bool = True,
+) -> str:
     """`value`, if it is plain text and short enough; else a `UserError`
 
     Parameters
@@ -48,7 +48,6 @@ def check_text(
     if not plain or not lines and ('\n' in value or '\t' in value):
         raise UserError(f'{key} {str(value)[:40]!r} is not plain text of at most {limit} characters.')
     return unicodedata.normalize('NFC', value)
-
 
 # %% ../../nbs/300_models.metadata.ipynb #9f3f0d65
 def _count(key: str, value: Any) -> int:
@@ -129,22 +128,22 @@ class ModelMetadata:
     extra : dict[str, Any]
         all else in the file: presets, report, keys of newer versions
     """
-    name: str                         # what people call it
-    model_id: str = ''                # its identity, 4 to 64 letters and digits; '': a new one
-    created: str = ''                 # ISO 8601, UTC; '': now
-    description: str = ''             # in the user's own words
-    tags: Sequence[str] = ()          # words to find the model by
-    corpus: str = ''                  # name of the folder it was trained on
-    n_files: int = 0                  # sounds used
-    seconds: float = 0.               # length of these sounds together
-    epochs: int = 0                   # trained
-    steps: int = 0                    # of the optimizer
-    train_seconds: float = 0.         # CPU time of the training, seconds
-    final_recon: float | None = None  # reconstruction loss at the end
-    final_kl: float | None = None     # KL divergence at the end, nats
-    held_out: float | None = None     # log-mel L1 error on sounds held out from training, nats
-    seed: int = 0                     # of the training
-    extra: dict[str, Any] = field(default_factory=dict)  # all else in the file: presets, report, keys of newer versions
+    name: str
+    model_id: str = ''
+    created: str = ''
+    description: str = ''
+    tags: Sequence[str] = ()
+    corpus: str = ''
+    n_files: int = 0
+    seconds: float = 0.
+    epochs: int = 0
+    steps: int = 0
+    train_seconds: float = 0.
+    final_recon: float | None = None
+    final_kl: float | None = None
+    held_out: float | None = None
+    seed: int = 0
+    extra: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         "Refuse what cannot be, and bring the rest into one form"
@@ -165,8 +164,8 @@ class ModelMetadata:
 
     @classmethod
     def from_dict(cls,
-        d: Mapping[str, Any],  # as `to_dict` gives it; keys it does not know go to `extra`
-        **facts: Any,          # fields of a subclass
+        d: Mapping[str, Any],
+        **facts: Any,
     ) -> Self:
         """The metadata that a file holds
 
@@ -188,7 +187,6 @@ class ModelMetadata:
 
 METADATA_KEYS = [f.name for f in fields(ModelMetadata) if f.name != 'extra']
 
-
 # %% ../../nbs/300_models.metadata.ipynb #316c6d1f
 @dataclass(frozen=True)
 class VocoderInfo:
@@ -209,12 +207,12 @@ class VocoderInfo:
     griffin_lim : float | None
         Griffin-Lim's distance on the same sounds
     """
-    type: str                          # 'hifigan_v2' or 'fourier'
-    epochs: int = 0                    # trained
-    final_loss: float | None = None    # at the end of training
-    training_date: str = ''            # ISO 8601, a day or a moment
-    held_out: float | None = None      # distance on sounds held out from its training; lower is better
-    griffin_lim: float | None = None   # Griffin-Lim's distance on the same sounds
+    type: str
+    epochs: int = 0
+    final_loss: float | None = None
+    training_date: str = ''
+    held_out: float | None = None
+    griffin_lim: float | None = None
 
     def __post_init__(self) -> None:
         "Refuse what cannot be"
@@ -230,7 +228,7 @@ class VocoderInfo:
 
     @classmethod
     def from_dict(cls,
-        d: Mapping[str, Any] | None,  # `vocoder` of a card; keys it does not know are left out
+        d: Mapping[str, Any] | None,
     ) -> VocoderInfo | None:
         """What a card says about the vocoder; None where there is none
 
@@ -245,7 +243,7 @@ class VocoderInfo:
 
     @classmethod
     def from_state(cls,
-        state: Mapping[str, Any] | None,  # `vocoder_state` of a model file
+        state: Mapping[str, Any] | None,
     ) -> VocoderInfo | None:
         """What the contents of a model file say about the vocoder; None where there is none
 
@@ -262,12 +260,11 @@ class VocoderInfo:
         "What the field calls this type"
         return dict(hifigan_v2='HiFi-GAN', fourier='Fourier').get(self.type, self.type)
 
-
 # %% ../../nbs/300_models.metadata.ipynb #4435f86e
 def vocoder_text(
     v: VocoderInfo | None,
-    short: bool = False,     # as in a table; else as in details
-) -> str:                    # without a vocoder '' in a table, '(none)' in details
+    short: bool = False,
+) -> str:
     """A vocoder in words
 
     Parameters
@@ -286,11 +283,10 @@ def vocoder_text(
     loss = '' if v.final_loss is None else f', loss {v.final_loss:.4f}'
     return f'{v.label} ({counted(v.epochs, "epoch")}{loss})'
 
-
 # %% ../../nbs/300_models.metadata.ipynb #af5b4661
 def score_text(
     v: VocoderInfo | None,
-) -> str:                   # '' where nothing was measured
+) -> str:
     """A vocoder's distance on held-out sounds, beside Griffin-Lim's
 
     Returns
@@ -300,4 +296,3 @@ def score_text(
     """
     if v is None or v.held_out is None: return ''
     return f'{v.held_out:.3f}' + ('' if v.griffin_lim is None else f' (Griffin-Lim {v.griffin_lim:.3f})')
-

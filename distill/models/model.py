@@ -22,7 +22,7 @@ _PIECE, _SEES = 4096, 4   # frames; frames that a window reaches into its neighb
 @torch.no_grad()
 def mel_of(
     loaded,
-    x,      # (t,) at 48 kHz
+    x,
 ):          # (1,m,f)
     """The picture of a sound, on the model's device
 
@@ -46,8 +46,8 @@ def mel_of(
 
 def latent_of(
     loaded,
-    x,      # (t,) at 48 kHz
-):          # (1,z,steps) on the CPU
+    x,
+):
     """The mean latent of a sound
 
     Parameters
@@ -65,11 +65,11 @@ def latent_of(
 @torch.no_grad()
 def mel_from(
     loaded,
-    z,           # (b,z,steps)
+    z,
     frames: int,
-    seed: int,   # of what flickers
-    drawn: float = 0., # how far they are from any sound that was given, 0 … 1
-):               # (b,m,frames)
+    seed: int,
+    drawn: float = 0.,
+):
     """The pictures that latents stand for, flickering and, as far as they are drawn, standing out as the corpus does, on the model's device
 
     Parameters
@@ -88,7 +88,6 @@ def mel_from(
     (b,m,frames)
     """
     return flickering(loaded, standing_out(loaded, loaded.model.decode(z.to(loaded.device))[..., :frames], drawn), z, seed)
-
 
 # %% ../../nbs/540_models.model.ipynb #76b7c929
 DENSEST = 50.   # sounds a second
@@ -124,14 +123,14 @@ def _needs_map(loaded):
 
 @torch.no_grad()
 def picture(
-    loaded,                         # a model from `load_model`
+    loaded,
     frames: int,
-    sliders: dict | None = None,    # slider name → position −10 … 10
+    sliders: dict | None = None,
     seed: int = 0,
-    like: GivenSound | None = None,      # a sound to begin from
-    variation: float = .25,         # how far from it, 0 … 1
-    density: float | None = None,   # sounds a second; None: one after the other, as long as they are
-):                                  # (1,m,frames) on the model's device
+    like: GivenSound | None = None,
+    variation: float = .25,
+    density: float | None = None,
+):
     """What a model draws
 
     Parameters
@@ -163,14 +162,13 @@ def picture(
     z = _latent(loaded, loaded.model.cfg.steps(frames), sliders, seed, given, variation)
     return mel_from(loaded, z, frames, seed, 1. if given is None else variation)
 
-
 # %% ../../nbs/540_models.model.ipynb #237c41a9
 LASTS = 4.   # seconds, at most
 
 @torch.no_grad()
 def lasts(
-    loaded,                      # a model from `load_model`
-    sliders: dict | None = None, # slider name → position −10 … 10
+    loaded,
+    sliders: dict | None = None,
     seed: int = 0,
 ) -> int:
     """For how many frames the sound goes on that a seed draws
@@ -190,4 +188,3 @@ def lasts(
     loud = level(mel[None])[0, 0]
     sounds = (loud > max(loud.max() - 6.9, loaded.spectrogram.silence + 1)).nonzero()
     return max(8, int(sounds[-1]) + 1) if len(sounds) else 8
-

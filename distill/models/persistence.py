@@ -34,8 +34,8 @@ _all_ = ['MODEL_FILE_EXTENSION', 'MODEL_FORMAT_MARKER', 'SAVED_MODEL_VERSION', '
 DEEPEST = 20  # containers within containers
 
 def to_plain(
-    v,            # containers of text, numbers and tensors
-    where='it',   # its name, for the message
+    v,
+    where='it',
     depth=0,
 ):
     """A copy of plain dicts, lists, tuples, values and tensors on the CPU
@@ -60,7 +60,6 @@ def to_plain(
 def _key(k, where):
     if type(k) not in (str, int): raise UserError(f'{where} has the key {k!r}, which is neither text nor a number.')
     return k
-
 
 # %% ../../nbs/630_models.persistence.ipynb #0fa484a1
 _STEMS = 'Float Half BFloat16 Double Long Int Short Char Byte Bool'.split()
@@ -118,8 +117,8 @@ def _reading(path, what):
 
 # %% ../../nbs/630_models.persistence.ipynb #b8329442
 def check_contents(
-    d,         # what a model file holds
-    path,      # the file, for the message
+    d,
+    path,
 ) -> _Parts:
     """Raise `ModelFileError` unless a model can be built from `d`
 
@@ -152,7 +151,6 @@ def _possible(c):
     "Inverting a mel bank takes time with the square of its rows"
     if c.n_fft*c.n_mels**2 > 2**28: raise UserError(f'{c.n_mels} mel rows of {c.n_fft} samples are too many')
     return c
-
 
 # %% ../../nbs/630_models.persistence.ipynb #9bdca115
 @functools.lru_cache(100)
@@ -212,16 +210,16 @@ def _are_halves(weights):
 # %% ../../nbs/630_models.persistence.ipynb #e2b1ea4b
 def save_model(
     model: ConvVAE,
-    spectrogram_config,               # `MelConfig` or its dict
-    training_config: dict,            # how it was trained; plain values
+    spectrogram_config,
+    training_config: dict,
     metadata: ModelMetadata,
-    models_dir,                       # the library's folder, made when missing
+    models_dir,
     analysis: LatentAnalysis | None = None,
-    vocoder_state: dict | None = None,       # {type, state_dict, config, training_metadata, checkpoint?}
-    training_history: list | None = None,    # one dict an epoch
-    path=None,                        # a model file to replace, whole; None: a new one, named after the model
-    fp16: bool = False,               # half the file: weights rounded to 11 binary digits; whoever was halved once stays so
-) -> Path:                            # where it is
+    vocoder_state: dict | None = None,
+    training_history: list | None = None,
+    path=None,
+    fp16: bool = False,
+) -> Path:
     """Save a model into a library; `UserError` when it is not fit to be saved, `WriteError` when the folder is not
 
     Parameters
@@ -268,7 +266,6 @@ def save_model(
         return p
     assert False, 'there is always one more free name'
 
-
 # %% ../../nbs/630_models.persistence.ipynb #673df6e4
 _OPS = set('''PROTO EMPTY_DICT EMPTY_LIST EMPTY_TUPLE MARK BINPUT LONG_BINPUT BINGET LONG_BINGET BINUNICODE BININT BININT1 BININT2 LONG1 BINFLOAT
               NONE NEWTRUE NEWFALSE APPEND APPENDS SETITEM SETITEMS TUPLE TUPLE1 TUPLE2 TUPLE3 GLOBAL BINPERSID REDUCE STOP'''.split())
@@ -285,8 +282,8 @@ def _check_pickle(data, path):
     if end + 1 != len(data): raise ModelFileError(path, 'unsafe content: more than one pickle')
 
 def read_contents(
-    path,      # a model file
-) -> tuple:    # its contents, a plain dict, and its card
+    path,
+) -> tuple:
     """What is in a model file: plain values and tensors, intact, but not yet checked for meaning
 
     Parameters
@@ -317,7 +314,6 @@ def _bytes_of(data, record):
     at += 30 + int.from_bytes(data[at + 26:at + 28], 'little') + int.from_bytes(data[at + 28:at + 30], 'little')
     return memoryview(data)[at:at + record.file_size]
 
-
 # %% ../../nbs/630_models.persistence.ipynb #8db0a2f5
 @dataclass
 class LoadedModel:
@@ -341,15 +337,15 @@ class LoadedModel:
     path : Path
         the file
     """
-    model: ConvVAE                   # without gradients, on `device`
-    spectrogram: Mel                 # the pictures it was trained on
-    analysis: LatentAnalysis | None  # its sliders
+    model: ConvVAE
+    spectrogram: Mel
+    analysis: LatentAnalysis | None
     metadata: ModelMetadata
     device: torch.device
-    vocoder_state: dict | None       # its own vocoder: {type, state_dict, config, training_metadata}
+    vocoder_state: dict | None
     training_config: dict
-    training_history: list           # one dict an epoch
-    path: Path                       # the file
+    training_history: list
+    path: Path
 
     def __repr__(self): return f'LoadedModel({self.metadata.name!r}, {self.path.name}, on {self.device})'
 
@@ -359,8 +355,8 @@ def _try(model, path):
     if not all(torch.isfinite(x).all() for x in (picture, *model.encode(picture))): raise ModelFileError(path, 'its net gives numbers that are not finite')
 
 def load_model(
-    path,                   # a model file
-    device: str = 'cpu',    # 'auto', 'cpu', 'cuda' …
+    path,
+    device: str = 'cpu',
 ) -> LoadedModel:
     """The model in a file; `ModelFileError` says why it is none, `MissingFile` that there is no such file
 
@@ -386,13 +382,12 @@ def load_model(
     return LoadedModel(model.to(device), mel.to(device), parts.analysis, parts.metadata, device,
                        d.get('vocoder_state'), d['training_config'], d['training_history'], path)
 
-
 # %% ../../nbs/630_models.persistence.ipynb #93ce6d4b
 def resave(
-    m: LoadedModel,  # as it is to be saved
-    path=None,       # a file to replace, whole; None: a new one beside the model's own
-    **changes,       # of its metadata
-) -> Path:           # where it is
+    m: LoadedModel,
+    path=None,
+    **changes,
+) -> Path:
     """A loaded model into a file again
 
     Parameters
@@ -412,9 +407,9 @@ def resave(
     return save_model(m.model, m.spectrogram.cfg, m.training_config, replace(m.metadata, **changes), m.path.parent, m.analysis, m.vocoder_state, m.training_history, path=path)
 
 def put_extra(
-    model,     # a loaded model, or a model file
+    model,
     key: str,
-    value,     # plain values; what is empty takes the key out
+    value,
 ):
     """Keep something under a name in a model's file, which is read again first, and in the model in memory
 
@@ -432,11 +427,10 @@ def put_extra(
     resave(m, path, extra=extra)
     if isinstance(model, LoadedModel): model.metadata = replace(model.metadata, extra=extra)
 
-
 # %% ../../nbs/630_models.persistence.ipynb #b0542026
 def verify_model(
-    path,     # a model file
-) -> str:     # '' when all is well, else why not
+    path,
+) -> str:
     """Read all of a model file: every byte, every number
 
     Parameters
@@ -453,12 +447,11 @@ def verify_model(
     except ModelFileError as e: return e.why if type(e) is ModelFileError else str(e)
     return ''
 
-
 # %% ../../nbs/630_models.persistence.ipynb #36e6ab04
 def delete_model(
-    model_id: str,  # whole
-    models_dir,     # the library's folder
-) -> bool:          # whether there was such a model
+    model_id: str,
+    models_dir,
+) -> bool:
     """Move a model to its library's trash, from where `ModelLibrary.restore` brings it back
 
     Parameters
@@ -477,15 +470,14 @@ def delete_model(
     try: return model_id in lib and bool(lib.delete(model_id))
     except UnknownModel: return False
 
-
 # %% ../../nbs/630_models.persistence.ipynb #6039269c
 def save_model_from_checkpoint(
-    checkpoint,              # a `.pt` file of a VAE's training
-    metadata: ModelMetadata, # what it leaves at 0 or empty is taken from the checkpoint
-    models_dir,              # the library's folder
+    checkpoint,
+    metadata: ModelMetadata,
+    models_dir,
     analysis: LatentAnalysis | None = None,
-    sounds: dict | None = None,  # `Corpus.hashes` of what was learned and of what was held out: {learned: […], held_out: […]}
-) -> Path:                   # the model file
+    sounds: dict | None = None,
+) -> Path:
     """Save the model that a training's checkpoint holds
 
     Parameters
@@ -524,4 +516,3 @@ def _last_record(history):
     parts = history[-1].get('parts', {})
     return dict(epochs=history[-1].get('epoch', len(history)), steps=history[-1].get('step', 0), final_recon=parts.get('recon'), final_kl=parts.get('kl'),
                 held_out=best[-1] if best else None)
-

@@ -45,15 +45,15 @@ class VAEConfig:
     std : tuple[float, ...]
         standard deviation of each mel row over the corpus; (): all 1
     """
-    n_mels: int = 168                # mel rows
-    latent: int = 16                 # numbers per latent step
-    channels: int = 128              # width of the net
-    stages: int = 3                  # halvings of time: a latent step is 2**stages frames
-    kernel: int = 5                  # frames a convolution sees; odd
-    n_levels: int = 4                # how many of the latent numbers are measured levels; divides the frames in a step
-    silence: float = math.log(1e-4)  # value of a silent mel cell
-    mean: tuple[float, ...] = ()     # mean of each mel row over the corpus; (): all 0
-    std: tuple[float, ...] = ()      # standard deviation of each mel row over the corpus; (): all 1
+    n_mels: int = 168
+    latent: int = 16
+    channels: int = 128
+    stages: int = 3
+    kernel: int = 5
+    n_levels: int = 4
+    silence: float = math.log(1e-4)
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         "Refuse what no net can be built from"
@@ -73,7 +73,7 @@ class VAEConfig:
         return 2**self.stages
 
     def steps(self,
-        frames: int,  # of a mel
+        frames: int,
     ) -> int:
         """Latent steps of a mel that long
 
@@ -85,7 +85,7 @@ class VAEConfig:
         return -(-frames//self.stride)
 
     def fitted(self,
-        mels: Sequence[torch.Tensor],  # the corpus: log mels (m,f)
+        mels: Sequence[torch.Tensor],
     ) -> VAEConfig:
         """The same configuration with the corpus's mean and standard deviation of every row
 
@@ -97,7 +97,6 @@ class VAEConfig:
         frames = torch.cat(list(mels), 1).double()
         std = .5*frames.std(1) + .5*frames.std()     # half the row's own, half of all rows: a dead row stays quiet
         return replace(self, mean=tuple(frames.mean(1).tolist()), std=tuple(std.clamp(min=1e-3).tolist()))
-
 
 # %% ../../nbs/310_models.vae.ipynb #4a2c9842
 class FrameNorm(nn.Module):
@@ -125,8 +124,8 @@ class Residual(nn.Module):
 
 # %% ../../nbs/310_models.vae.ipynb #fa15a319
 def level(
-    mel: torch.Tensor,  # (b,m,f) log mel
-) -> torch.Tensor:      # (b,1,f) nats
+    mel: torch.Tensor,
+) -> torch.Tensor:
     """How loud every frame is: the logarithm of its magnitude, all rows together
 
     Parameters
@@ -142,9 +141,9 @@ def level(
     return .5*torch.logsumexp(2*mel, 1, keepdim=True)
 
 def pool_levels(
-    levels: torch.Tensor,  # (b,1,f), a level for every frame
+    levels: torch.Tensor,
     cfg: VAEConfig,
-) -> torch.Tensor:         # (b,n,steps)
+) -> torch.Tensor:
     """The levels of a step's frames as `n_levels` numbers
 
     Parameters
@@ -163,7 +162,7 @@ def pool_levels(
     return means.unflatten(2, (-1, n))[:, 0].transpose(1, 2)
 
 def spread_levels(
-    pooled: torch.Tensor,  # (b,n,steps)
+    pooled: torch.Tensor,
     cfg: VAEConfig,
 ) -> torch.Tensor:         # (b,1,f)
     """A level for every frame, by straight lines between the pooled ones
@@ -182,7 +181,6 @@ def spread_levels(
     row = pooled.transpose(1, 2).flatten(1)[:, None]               # (b,1,steps*n)
     return F.interpolate(row, scale_factor=cfg.stride//cfg.n_levels, mode='linear')
 
-
 # %% ../../nbs/310_models.vae.ipynb #7b613e64
 def make_encoder(cfg: VAEConfig) -> nn.Sequential: # (b,m,f) -> (b,2*z,steps)
     "Convolutions that halve time `stages` times"
@@ -200,7 +198,7 @@ def make_decoder(cfg: VAEConfig) -> nn.Sequential: # (b,z,steps) -> (b,m,f)
 
 @torch.no_grad()
 def init_weights(
-    net: nn.Module,              # with an `encoder`
+    net: nn.Module,
     generator: torch.Generator,
 ) -> None:
     """Fresh weights: every residual block begins as its skip connection, every latent with little variance
@@ -219,7 +217,6 @@ def init_weights(
         if isinstance(mod, Residual): nn.init.zeros_(mod.body[-1].weight)
     nn.init.normal_(net.encoder[-1].weight, std=.02, generator=generator)
 
-
 # %% ../../nbs/310_models.vae.ipynb #8d5a69c2
 class ConvVAE(nn.Module):
     """A convolutional VAE of log mels: (b,m,f) -> latent (b,z,steps) -> (b,m,f)
@@ -237,7 +234,7 @@ class ConvVAE(nn.Module):
 
     def __init__(self,
         cfg: VAEConfig,
-        seed: int | None = 0,  # of the weights; None: no weights, until `load_state_dict(…, assign=True)` fills them
+        seed: int | None = 0,
     ):
         super().__init__()
         self.cfg = cfg
@@ -269,8 +266,8 @@ class ConvVAE(nn.Module):
 
     def forward(self,
         mel: torch.Tensor,                                      # (b,m,f)
-        noise: torch.Tensor | torch.Generator | None = None,    # (b,z,steps), or a generator of it; None: none is added
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:       # (b,m,f), (b,z,steps), (b,z,steps)
+        noise: torch.Tensor | torch.Generator | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Encode, sample a latent, decode: the mel, and mean and log variance of the latent
 
         Parameters
@@ -290,15 +287,14 @@ class ConvVAE(nn.Module):
         z = mu if noise is None else mu + noise*(.5*logvar).exp()
         return self.draw(z)[..., :mel.shape[-1]], mu, logvar
 
-
 # %% ../../nbs/310_models.vae.ipynb #b73e4f3c
 _FALL = 2.3   # nats below a frame's loudest cell, 20 dB, by which the extra weight of a cell falls to 1/e
 
 def mel_loss(
-    out: torch.Tensor,  # (b,m,f) log mels, drawn
-    mel: torch.Tensor,  # (b,m,f) and as they should be
-    std: torch.Tensor,  # (m,1) what counts as 1 in each row
-    loud: float = 4.,   # by how much more a frame's loudest cell counts than its quietest
+    out: torch.Tensor,
+    mel: torch.Tensor,
+    std: torch.Tensor,
+    loud: float = 4.,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """How far mels are off, and how far the differences of neighboring rows: two scalars
 
@@ -320,9 +316,9 @@ def mel_loss(
     return (weight*error.abs()).mean(), (between_rows*error.diff(dim=1).abs()).mean()
 
 def kl_divergence(
-    mu: torch.Tensor,      # (b,z,steps)
-    logvar: torch.Tensor,  # (b,z,steps)
-) -> torch.Tensor:         # (z,) nats
+    mu: torch.Tensor,
+    logvar: torch.Tensor,
+) -> torch.Tensor:
     """What each latent number carries beyond a standard normal, the mean over sounds and moments
 
     Parameters
@@ -339,20 +335,19 @@ def kl_divergence(
     """
     return .5*(mu.square() + logvar.exp() - 1 - logvar).mean((0, 2))
 
-
 # %% ../../nbs/310_models.vae.ipynb #1c01c60d
 AllReduce = Callable[[torch.Tensor], torch.Tensor]
 
 def vae_loss(
     net: ConvVAE,
-    mel: torch.Tensor,                  # (b,m,f) log mels to learn
-    noise: torch.Tensor | torch.Generator | None = None,  # (b,z,steps) of the latent, or a generator of it; None: none
-    kl_weight: float = .02,             # weight of `kl` in the total, β
-    free_bits: float = .05,             # nats each latent number may carry for nothing
-    all_reduce: AllReduce | None = None,  # mean of a tensor over the processes that share the batch; None: one process
-    noisy: torch.Tensor | None = None,  # (b,m,f) what the encoder sees; None: `mel`
-    loud: float = 4.,                   # by how much more a frame's loudest cell counts than its quietest
-    fine_weight: float = 4.,            # weight of `fine` in the total
+    mel: torch.Tensor,
+    noise: torch.Tensor | torch.Generator | None = None,
+    kl_weight: float = .02,
+    free_bits: float = .05,
+    all_reduce: AllReduce | None = None,
+    noisy: torch.Tensor | None = None,
+    loud: float = 4.,
+    fine_weight: float = 4.,
 ) -> dict[str, torch.Tensor]:
     """Scalars `recon`, `fine`, `kl`, and their total: `loss` = recon + fine_weight·fine + kl_weight·kl
 
@@ -382,4 +377,3 @@ def vae_loss(
     if all_reduce: nats = nats + (all_reduce(nats.detach()) - nats.detach())   # everybody's value, one's own gradients
     kl = nats.clamp(min=free_bits).mean()
     return dict(loss=recon + fine_weight*fine + kl_weight*kl, recon=recon, fine=fine, kl=kl)
-

@@ -28,8 +28,8 @@ class Vocoder(Protocol):
     def why(self) -> str: "Why this one was chosen, a sentence"
 
     def __call__(self,
-        mel: torch.Tensor,  # (b,m,f) natural-log mels
-        seed: int = 0,      # of what is random, phases above all; the same seed gives the same samples
+        mel: torch.Tensor,
+        seed: int = 0,
     ) -> torch.Tensor: 
         """Sound (b,f*hop) whose mel is `mel`
 
@@ -40,7 +40,6 @@ class Vocoder(Protocol):
         seed : int
             of what is random, phases above all; the same seed gives the same samples
         """
-
 
 # %% ../../nbs/340_models.vocoders.ipynb #c56c3f66
 @dataclass
@@ -56,7 +55,7 @@ class GriffinLim:
     """
     mel: Mel
     why: str = ''
-    n_iter: int = 32   # steps
+    n_iter: int = 32
     name = 'griffin-lim'
 
     @torch.no_grad()
@@ -93,13 +92,12 @@ class Own:
     why : str
     """
     net: Fourier | HiFiGAN
-    name: str        # 'fourier' or 'hifigan_v2'
+    name: str
     why: str = ''
 
     def __call__(self, mel: torch.Tensor, seed: int = 0) -> torch.Tensor: # (b,m,f) -> (b,f*hop)
         "Sound whose mel is `mel`; `seed` chooses the phases of a Fourier vocoder's noise"
         return self.net(mel, seed) if isinstance(self.net, Fourier) else in_chunks(self.net, mel, 256)
-
 
 # %% ../../nbs/340_models.vocoders.ipynb #c5937f77
 VocoderState = dict[str, Any]   # type, state_dict, config, training_metadata, as a model file carries them
@@ -125,9 +123,9 @@ def _net(state: VocoderState, mel: Mel) -> Fourier | HiFiGAN:
     return net
 
 def load_vocoder(
-    state: VocoderState,  # as a model file carries it
-    mel: Mel,             # what the model's mels are made by
-    why: str = '',        # this vocoder was chosen
+    state: VocoderState,
+    mel: Mel,
+    why: str = '',
 ) -> Own:
     """The vocoder in a model file; `Unfit` when its parts do not fit each other or the model's mel settings
 
@@ -155,7 +153,6 @@ def load_vocoder(
     if not torch.isfinite(own(silence)).all(): raise Unfit(kind, 'gives numbers that are not finite')
     return own
 
-
 # %% ../../nbs/340_models.vocoders.ipynb #e7a7c2de
 EARNED = .95   # share of the base's distance that a vocoder of a model's own has to come down to
 
@@ -169,9 +166,9 @@ def _verdict(state: VocoderState) -> tuple[bool, str]:
     return False, f'measured {"hardly" if own < base else "no"} better {scores}'
 
 def resolve_vocoder(
-    vocoder_state: VocoderState | None,  # the vocoder of a model's own, as its file carries it; None: it has none
-    mel: Mel,                            # what the model's mels are made by
-    which: str = 'auto',                 # 'auto', 'own', 'base' or 'griffin-lim'
+    vocoder_state: VocoderState | None,
+    mel: Mel,
+    which: str = 'auto',
 ) -> Vocoder:
     """The vocoder to use for a model; its `why` says why
 
@@ -198,4 +195,3 @@ def resolve_vocoder(
     if not earned: return Base(mel, f'The base vocoder, because {own} {did}.')
     try: return load_vocoder(vocoder_state, mel, f'T{own[1:]} vocoder, because it {did}.')
     except Unfit as e: return Base(mel, f'The base vocoder, because {own} {e.reason}.')
-

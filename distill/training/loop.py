@@ -44,16 +44,15 @@ class Record:
     eta : float | None
         seconds to go
     """
-    epoch: int                 # whole epochs done
-    step: int                  # optimiser steps done
-    seconds: float             # of training so far, over all its sittings
-    parts: dict                # the loss's named parts, their mean over the epoch
-    held_out: float | None     # error on the held-out sounds, lower is better; None when nothing is held out
-    best: bool                 # whether these weights are the ones that would be kept now
-    reference: float | None = None  # the same error without any training, where there is such a thing
-    overfit: int | None = None # the epoch since which the held-out score has grown no better, once that is five epochs or more
-    eta: float | None = field(default=None, compare=False) # seconds to go
-
+    epoch: int
+    step: int
+    seconds: float
+    parts: dict
+    held_out: float | None
+    best: bool
+    reference: float | None = None
+    overfit: int | None = None
+    eta: float | None = field(default=None, compare=False)
 
 # %% ../../nbs/410_training.loop.ipynb #4559e8c3
 class Task:
@@ -69,8 +68,8 @@ class Task:
     aim, steepest = 'loss', 1.                # which of the losses the net descends, and the norm its slopes are cut to
 
     def __init__(self,
-        device: str,  # 'cpu', 'cuda', 'cuda:1' …, 'auto'
-        cfg,          # how it is trained: `batch` crops a step, of all processes together, `lr`, `lr_warmup`, `ema`
+        device: str,
+        cfg,
     ):
         self.cfg, self.done, batch = cfg, 0, cfg.batch                                              # done: steps
         self.together = _together(device)
@@ -150,7 +149,6 @@ def _together(device):
     atexit.register(together.end_training)                      # a process that ends with its connections open may be aborted
     return together
 
-
 # %% ../../nbs/410_training.loop.ipynb #deee3f41
 CHECKPOINT_MARKER, CHECKPOINT_VERSION = 'distill_checkpoint', 3
 
@@ -189,12 +187,12 @@ def _same_training(path, d, task):
 
 # %% ../../nbs/410_training.loop.ipynb #27ecef1f
 def fit(
-    task,                          # a `VAETraining`, or another `Task` with its `step`, `score`, `keep`, `state`, `load`, `identity`
-    steps: int | None = None,      # optimiser steps in all, those before a resume counted in
-    minutes: float | None = None,  # of training in all, likewise
-    checkpoint=None,               # a `.pt` file, or anything with `save` and `read`; written at once and after every epoch
-    resume: bool = False,          # go on from `checkpoint`
-):                                 # yields a `Record` after every epoch
+    task,
+    steps: int | None = None,
+    minutes: float | None = None,
+    checkpoint=None,
+    resume: bool = False,
+):
     """Train, yielding a `Record` per epoch; stops when the budget is used or the caller stops asking
 
     Parameters
@@ -231,7 +229,6 @@ def fit(
         if checkpoint: save_checkpoint(checkpoint, task, at)
         rec.eta = _seconds_left(rec, steps, minutes)
         yield rec
-
 
 # %% ../../nbs/410_training.loop.ipynb #b205d45d
 def _given_up(task, history) -> bool:

@@ -13,9 +13,9 @@ import torch
 
 # %% ../../nbs/420_training.optimizer.ipynb #7a1c90e2
 def orthogonal(
-    x,               # (n,rows,columns)
-    rounds: int = 5, # of the iteration
-):                   # (n,rows,columns)
+    x,
+    rounds: int = 5,
+):
     """Matrices with the directions of the given ones, each about as long as the other: Newton-Schulz with the coefficients of Jordan et al. 2024, on the products of the rows
 
     Parameters
@@ -54,10 +54,10 @@ class Muon(torch.optim.Optimizer):
         of both
     """
     def __init__(self,
-        params,                     # of a net
-        lr: float,                  # of both
-        momentum: float = .95,      # how much of the running mean of the slopes is kept every step
-        weight_decay: float = .01,  # of both
+        params,
+        lr: float,
+        momentum: float = .95,
+        weight_decay: float = .01,
     ):
         params = list(params)
         super().__init__([p for p in params if p.ndim > 2], dict(lr=lr, momentum=momentum, weight_decay=weight_decay))
@@ -91,4 +91,3 @@ class Muon(torch.optim.Optimizer):
         "Become what `state_dict` described"
         super().load_state_dict(d)
         self.rest.load_state_dict(d['rest'])
-

@@ -22,11 +22,11 @@ from .plan import TrainConfig, steps_for
 
 # %% ../../nbs/430_training.vae.ipynb #90792b12
 def crops(
-    mels,           # list of (m,f) log mels
+    mels,
     frames: int,
-    silence: float, # what follows a sound that is shorter
-    most: int = 96, # crops at most, spread evenly
-):                  # (b,m,frames)
+    silence: float,
+    most: int = 96,
+):
     """Fixed, side-by-side crops to measure on
 
     Parameters
@@ -53,16 +53,15 @@ def _crop(m, a, frames, silence):
     m = m[:, a:a + frames]
     return torch.nn.functional.pad(m, (0, frames - m.shape[1]), value=silence)
 
-
 # %% ../../nbs/430_training.vae.ipynb #7214698f
 def played(
-    x,      # (m,f) log mel
-    begin,  # (b,) the frames at which crops begin
-    frames, # of a crop
-    speed,  # (b,) 1.1: faster by a tenth, each moment as it is
-    pitch,  # (b,) 1.1: higher by a tenth
-    hz,     # (m,) where the rows lie, rising
-):          # (b,m,frames)
+    x,
+    begin,
+    frames,
+    speed,
+    pitch,
+    hz,
+):
     """Crops at another speed and another pitch: of the moments the nearest one, between rows a straight line
 
     Parameters
@@ -93,7 +92,6 @@ def played(
     row = lambda i: x.gather(1, i.expand(-1, -1, frames))
     return torch.lerp(row(low), row(low + 1), up)
 
-
 # %% ../../nbs/430_training.vae.ipynb #00a26bc3
 class VAETraining(Task):
     """A `ConvVAE` in training on a corpus
@@ -112,7 +110,7 @@ class VAETraining(Task):
     def __init__(self,
         corpus: Corpus,
         mel: MelConfig = MelConfig(),
-        vae: VAEConfig | None = None,          # its mean and std are taken from the corpus
+        vae: VAEConfig | None = None,
         cfg: TrainConfig = TrainConfig(),
         device: str = 'cpu',
     ):
@@ -210,10 +208,8 @@ class VAETraining(Task):
         self.kept = {k: v.to(self.device) for k, v in s['model_state_dict'].items()}
         self.done, self.price, self.cfg = s['done'], s['price'], replace(self.cfg, batch=s['batch'])
 
-
 # %% ../../nbs/430_training.vae.ipynb #5c315b78
 def _has_bfloat16(device) -> bool:
     "Whether a device computes in bfloat16 by itself; elsewhere it is imitated, slower than float32"
     if device.type == 'cuda': return torch.cuda.is_bf16_supported(including_emulation=False)
     return device.type == 'cpu' and any(torch.cpu.get_capabilities().get(k) for k in ('avx512_bf16', 'amx_bf16'))
-

@@ -58,19 +58,19 @@ class VocoderConfig:
     seed : int
         of weights, crops and phases
     """
-    type: str = 'fourier'          # 'fourier' or 'hifigan_v2'
-    batch: int = 8                 # crops a step
-    frames: int = 40               # mel frames a crop
-    lr: float = 5e-4               # learning rate of AdamW (Loshchilov & Hutter 2019)
-    lr_warmup: int = 20            # steps over which it rises from zero
-    discriminators: str = 'none'   # 'none', 'small' (a processor can bear them) or 'full' (Kong et al. 2020)
-    adversarial_after: int = 500   # steps before the discriminators are listened to
-    gain: tuple = (-12., 6.)       # dB; every crop is made up to so much quieter or louder
-    ema: float = .99               # decay of the running mean of the weights, which is what is kept
-    hold_out: float = .15          # share of the files kept aside to measure on
-    epoch: int = 50                # steps in an epoch
-    bf16: bool = False             # on a graphics card, let the discriminators convolve in bfloat16
-    seed: int = 0                  # of weights, crops and phases
+    type: str = 'fourier'
+    batch: int = 8
+    frames: int = 40
+    lr: float = 5e-4
+    lr_warmup: int = 20
+    discriminators: str = 'none'
+    adversarial_after: int = 500
+    gain: tuple = (-12., 6.)
+    ema: float = .99
+    hold_out: float = .15
+    epoch: int = 50
+    bf16: bool = False
+    seed: int = 0
 
     def __post_init__(self):
         "Refuse what cannot be trained with"
@@ -88,7 +88,6 @@ ENOUGH = dict(fourier=400, hifigan_v2=20_000)   # steps below which the result i
 STEPS = dict(fourier=600, hifigan_v2=20_000)    # steps when nobody asks for others
 _WINDOWS = 256, 1024, 2048, 4096                # of the loss; others than those of the score
 _MARGIN = 4                                     # frames at both ends of a crop whose neighbours the net cannot see
-
 
 # %% ../../nbs/440_training.vocoder.ipynb #e264f3b7
 class VocoderTraining(Task):
@@ -111,8 +110,8 @@ class VocoderTraining(Task):
         corpus: Corpus,
         mel: MelConfig = MelConfig(),
         cfg: VocoderConfig = VocoderConfig(),
-        device: str = 'cpu',              # 'cpu', 'cuda', 'cuda:1' …, 'auto'
-        start=None,                       # a vocoder to begin with, of the same type and mel settings: a loaded model that has one, or such a vocoder's state
+        device: str = 'cpu',
+        start=None,
     ):
         super().__init__(device, cfg)
         self.steepest = 1. if cfg.type == 'fourier' else 1000.
@@ -277,7 +276,6 @@ class VocoderTraining(Task):
         self.net.zero_grad(set_to_none=True)
         return self.agree(min(seconds))
 
-
 # %% ../../nbs/440_training.vocoder.ipynb #439273b3
 def _begun(start, type, mel):
     "The weights and the settings of a vocoder to begin with; neither, where there is none"
@@ -288,10 +286,8 @@ def _begun(start, type, mel):
     try: return state['state_dict'], load_vocoder(state, mel).net.cfg
     except Unfit as e: raise UserError(f'The vocoder to start from {e.reason}: leave it out, or give another.') from e
 
-
 # %% ../../nbs/440_training.vocoder.ipynb #4a718f05
 def _plain(d): return {k: list(v) if isinstance(v, tuple) else v for k, v in d.items()}
-
 
 # %% ../../nbs/440_training.vocoder.ipynb #79a6d11d
 @dataclass(frozen=True)
@@ -307,28 +303,27 @@ class Plan:
         whether so many steps usually are
     """
     steps: int
-    minutes: float      # expected, on this device
-    enough: bool        # whether so many steps usually are
+    minutes: float
+    enough: bool
 
     def __str__(self):
         time = f'{self.minutes:.0f} minutes' if self.minutes >= 1.5 else counted(round(60*self.minutes), 'second')
         return f'{counted(self.steps, "step")}, about {time} on this machine' + ('.' if self.enough else ', which is not likely to be enough: the vocoder that needs no training may stay the better one.')
 
-
 # %% ../../nbs/440_training.vocoder.ipynb #05648499
 def train_vocoder(
     corpus: Corpus,
     mel: MelConfig = MelConfig(),
-    type: str = 'fourier',            # 'fourier' or 'hifigan_v2'
-    steps: int | None = None,         # optimiser steps; None: 600 for 'fourier', 20,000 for 'hifigan_v2', or what fits into the minutes
-    minutes: float | None = None,     # of training, at most
-    epochs: int | None = None,        # of 50 steps, in place of `steps`
-    start=None,                       # a vocoder to begin with, of the same type and mel settings: a loaded model that has one, or such a vocoder's state
-    device: str = 'auto',             # 'auto', 'cpu', 'cuda' …
-    seed: int = 0,                    # of weights, crops and phases
-    bf16: bool = False,               # on a graphics card, let the discriminators convolve in bfloat16; elsewhere it changes nothing
-    task: VocoderTraining | None = None,  # a training made by hand, in place of `corpus` and all the above but the budget
-):                                    # yields a `Record` after every epoch; its `reference` is Griffin-Lim's score
+    type: str = 'fourier',
+    steps: int | None = None,
+    minutes: float | None = None,
+    epochs: int | None = None,
+    start=None,
+    device: str = 'auto',
+    seed: int = 0,
+    bf16: bool = False,
+    task: VocoderTraining | None = None,
+):
     """Train a vocoder on a corpus, yielding a `Record` per epoch
 
     Parameters
@@ -364,7 +359,7 @@ def train_vocoder(
     yield from fit(task, epochs*task.epoch if epochs else steps, minutes)
 
 def check_budget(
-    **budget, # numbers by name; None: no limit
+    **budget,
 ):
     """Refuse what nothing can be trained for
 
@@ -376,4 +371,3 @@ def check_budget(
     for k, v in budget.items():
         if v is not None and not 0 < v < math.inf: raise UserError(f'{k} is {v}, must be a number above 0.')
     if budget['epochs'] is not None and budget['steps'] is not None: raise UserError('Give epochs or steps, not both.')
-

@@ -32,8 +32,8 @@ from .player import Player
 @torch.no_grad()
 def places(
     corpus: Corpus,
-    seconds: float = 4.,  # of each sound that are looked at
-) -> pd.DataFrame:        # index: name; columns: brightness (Hz), noisiness (0 … 1), seconds, group
+    seconds: float = 4.,
+) -> pd.DataFrame:
     """Where the used sounds of a corpus lie on its map
 
     Parameters
@@ -59,8 +59,8 @@ def places(
 def latent_places(
     corpus: Corpus,
     model: LoadedModel,
-    seconds: float = 4.,  # of each sound that are looked at
-) -> pd.DataFrame:        # index: name; columns: first, second (spreads), seconds, group
+    seconds: float = 4.,
+) -> pd.DataFrame:
     """Where the used sounds of a corpus lie for a model
 
     Parameters
@@ -86,7 +86,6 @@ def group_of(name: str) -> str:
     "What a sound is one of: its folder, else its name without the numbers at the end"
     p = PurePosixPath(name)
     return p.parts[0] if len(p.parts) > 1 else p.stem.rstrip('0123456789_- .') or p.stem
-
 
 # %% ../../nbs/850_ui.corpus.ipynb #1fbe8932
 _MAP_JS = r'''
@@ -155,7 +154,7 @@ class Map(anywidget.AnyWidget):
         self.on_msg(lambda _, msg, __: do() if 'chosen' in msg else None)
 
     def put(self,
-        df: pd.DataFrame,   # as `places` or `latent_places` gives
+        df: pd.DataFrame,
     ):
         """Show these sounds
 
@@ -188,7 +187,6 @@ class Map(anywidget.AnyWidget):
         return picture(grey(ax).figure, 'map of the sounds')
 
     def __repr__(self): return f'Map({counted(len(self.points), "sound")})'
-
 
 # %% ../../nbs/850_ui.corpus.ipynb #39c946ce
 _DROP_JS = r'''
@@ -251,9 +249,9 @@ class Drop(anywidget.AnyWidget):
     _esm, _css = _DROP_JS, _DROP_CSS
 
     def __init__(self,
-        panel: Panel,   # where it stands
-        into,           # the folder the files go to
-        done,           # called with that folder after the last file
+        panel: Panel,
+        into,
+        done,
     ):
         super().__init__()
         self.panel, self.into, self.done, self._pieces, self._came, self._refused = panel, Path(into), done, [], 0, []
@@ -267,9 +265,9 @@ class Drop(anywidget.AnyWidget):
         finally: self.send(dict(got=msg['name'], k=msg['k']))
 
     def take(self,
-        name: str,           # relative path
+        name: str,
         data: bytes,
-        last: bool = True,   # the folder is read after the last one
+        last: bool = True,
     ):
         """Write a file that was dropped; one that cannot be does not hold up the others
 
@@ -293,10 +291,10 @@ class Drop(anywidget.AnyWidget):
     def __repr__(self): return 'Drop()'
 
 def receive(
-    folder,       # where it goes
-    name: str,    # a relative path, as a browser gives it
+    folder,
+    name: str,
     data: bytes,
-) -> bool:        # whether it was written
+) -> bool:
     """Write a file that was dropped, unless one of that name is there
 
     Parameters
@@ -319,7 +317,6 @@ def receive(
     except FileExistsError: return False
     return True
 
-
 # %% ../../nbs/850_ui.corpus.ipynb #989d00a0
 class CorpusPanel(Panel):
     """Look at and listen to a folder of sounds
@@ -334,9 +331,9 @@ class CorpusPanel(Panel):
         where dropped files go
     """
     def __init__(self,
-        folder='',        # of sounds
-        model=None,       # a `LoadedModel` or a model file, for a map as it hears
-        into='sounds',    # where dropped files go
+        folder='',
+        model=None,
+        into='sounds',
     ):
         self.corpus: Corpus | None = None
         self.model = model if model is None or isinstance(model, LoadedModel) else load_model(model)
@@ -355,7 +352,7 @@ class CorpusPanel(Panel):
     def __repr__(self): return f'CorpusPanel({self.corpus!r})'
 
     def choose(self,
-        folder: str,   # of sounds
+        folder: str,
     ):
         """Look at a folder
 
@@ -396,7 +393,6 @@ class CorpusPanel(Panel):
         i = self.map.selected
         self.player.put(Sound(self.corpus[i].numpy()), self.corpus.names[i])
         show(self.player)
-
 
 # %% ../../nbs/850_ui.corpus.ipynb #107bd16c
 def _not_used(corpus, most=12):

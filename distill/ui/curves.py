@@ -25,9 +25,9 @@ class _Curves(Figure):
     def _repr_html_(self): return picture(self, 'loss curves')
 
 def training_history(
-    source,          # a `LoadedModel`, a `.distillgan` or `.pt` file, or records
-    of: str = '',    # 'model' or 'vocoder'; '': the one there is, the model where there are both
-) -> list:           # one dict an epoch
+    source,
+    of: str = '',
+) -> list:
     """The records of a training
 
     Parameters
@@ -63,14 +63,13 @@ def kept_epoch(history) -> int | None:
     best = [h['epoch'] for h in history if h['best'] and h['held_out'] is not None]
     return best[-1] if best else None
 
-
 # %% ../../nbs/840_ui.curves.ipynb #e77df18e
 def loss_curves(
-    source,            # a `LoadedModel`, a `.distillgan` or `.pt` file, or records
-    size=(8., 2.4),    # inches, of a training
+    source,
+    size=(8., 2.4),
     title: str = '',
-    of: str = '',      # 'model' or 'vocoder'; '': all there is
-) -> Figure:           # `savefig` writes it for a paper
+    of: str = '',
+) -> Figure:
     """A model's losses and its held-out error by epoch, and a vocoder's losses and its held-out distance beside Griffin-Lim's
 
     Parameters
@@ -100,7 +99,6 @@ def loss_curves(
             ax.legend(fontsize=8, frameon=False, labelcolor=GREY)
     fig.axes[0].set_title(title)
     return fig
-
 
 # %% ../../nbs/840_ui.curves.ipynb #64504acf
 _FIELDS = {'epoch', 'parts', 'held_out', 'best'}

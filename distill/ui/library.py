@@ -61,9 +61,9 @@ class LibraryPanel(Panel):
         called with the `LoadedModel` after Load
     """
     def __init__(self,
-        folder=None,      # the library's; None: `DISTILL_MODELS`, else the user's data folder
+        folder=None,
         per_page: int = 15,
-        on_load=None,     # called with the `LoadedModel` after Load
+        on_load=None,
     ):
         self.library, self.per_page, self.on_load = ModelLibrary(models_folder(folder)), per_page, on_load
         self.loaded: LoadedModel | None = None
@@ -144,7 +144,7 @@ class LibraryPanel(Panel):
         return self.library.df().loc[[e.model_id for e in self.found]]
 
     def select(self,
-        ref,   # as for `ModelLibrary.get`
+        ref,
     ):
         """Choose a model
 
@@ -192,7 +192,7 @@ class LibraryPanel(Panel):
         self.listen.children = [player]
 
     def load(self,
-        model_id: str = '',  # '': the chosen one
+        model_id: str = '',
     ):
         """Load a model and play it below
 
@@ -246,4 +246,3 @@ class LibraryPanel(Panel):
         show(self.undo, bool(self._deleted))
         self.refresh(); self.rows.selected = e.model_id
         self.say(f'{e.name} is back')
-

@@ -19,7 +19,7 @@ __all__ = ['MOST', 'MOST_FOUND', 'edit_model', 'copy_model', 'strength_text', 'S
 # %% ../../nbs/860_ui.model.ipynb #7abcae0a
 from ..audio.corpus import Corpus
 from ..core import UserError
-from ..evaluation.report import html_of
+from ..evaluation.report import report_html
 from ..generation.sounds import blend, generate, morph, save_sound
 from ..library.catalog import ModelLibrary
 from ..text import duration_text
@@ -27,7 +27,7 @@ from ..models.persistence import LoadedModel, load_model, resave
 from ..features.nearness import Nearness
 from ..models.model import DENSEST
 from ..audio.files import LONGEST, given
-from ..evaluation.measures import report
+from ..evaluation.evaluate import report
 from ..library.history import TAKE_COLUMNS, History, take_cells
 from ..generation.presets import delete_preset, presets, save_preset
 from .parts import Panel, close_all, mel_picture, row, show
@@ -37,9 +37,9 @@ from ..text import range_text
 
 # %% ../../nbs/860_ui.model.ipynb #5e19ebf5
 def edit_model(
-    path,        # a model file
-    **changes,   # fields of its metadata: name, tags, description, extra
-) -> Path:       # the same path
+    path,
+    **changes,
+) -> Path:
     """Change what a model file says of itself
 
     Parameters
@@ -57,9 +57,9 @@ def edit_model(
     return resave(load_model(path), path, **changes)
 
 def copy_model(
-    path,        # a model file
-    name: str,   # of the copy
-) -> Path:       # the new file, beside the old one
+    path,
+    name: str,
+) -> Path:
     """A second model with the same weights, under another name and with an id of its own
 
     Parameters
@@ -76,10 +76,9 @@ def copy_model(
     """
     return resave(load_model(path), name=name, model_id='', created='')
 
-
 # %% ../../nbs/860_ui.model.ipynb #be408034
 def strength_text(
-    s,        # a slider of the analysis
+    s,
 ) -> str:
     """Where its ends lie, and how much it does: its measured effect where there is one, else its share of the corpus's variety
 
@@ -118,10 +117,9 @@ class SliderRow(W.HBox):
 
     def still(self): return f'<div>{html.escape(self.slider.name)}: <b>{self.position.value if self.set.value else "free"}</b> {self.range.value}</div>'
 
-
 # %% ../../nbs/860_ui.model.ipynb #c0e2c179
 def made_text(
-    info: dict,  # of a sound, as its tags have it
+    info: dict,
 ) -> str:
     """What made a sound, in words
 
@@ -161,7 +159,6 @@ class Take(W.VBox):
         self.add_class('distill-take')
         show(self.drop, False); show(self.recall, settings is not None)
 
-
 # %% ../../nbs/860_ui.model.ipynb #327f0e14
 class ModelPanel(Panel):
     """Play a model
@@ -174,8 +171,8 @@ class ModelPanel(Panel):
         where exported takes go
     """
     def __init__(self,
-        loaded: LoadedModel,  # or the path of a model file
-        folder='exports',     # where exported takes go
+        loaded: LoadedModel,
+        folder='exports',
     ):
         self.loaded = loaded if isinstance(loaded, LoadedModel) else load_model(loaded)
         self.takes, self.kept, self._slots, self._random = [], [], {}, random.Random(0)
@@ -280,7 +277,7 @@ class ModelPanel(Panel):
         return dict(sliders={n: r.position.value for n, r in self.sliders.items() if r.set.value}, seconds=self.seconds.value or None, seed=self.seed.value) | more
 
     def put(self,
-        settings: dict,  # as `values` gave them; without a seed, the seed stays
+        settings: dict,
     ):
         """Set the controls
 
@@ -468,14 +465,14 @@ class ModelPanel(Panel):
         return W.Accordion([W.VBox([row(self.sounds, self.measure, self.stop_measuring), self.how_far, self.report])], titles=('Report',), selected_index=None)
 
     def begin_report(self,
-        **settings,   # more of `report`: seed, draws, most
+        **settings,
     ):
         """Measure the model on the folder that is given
 
         Parameters
         ----------
         **settings
-            more of `report`: seed, draws, most
+            more of `report`: seed, generated, max_sounds
         """
         if not self.sounds.value.strip(): raise UserError('A report needs sounds: give the folder the model learned from, or another.')
         self.say('')
@@ -499,9 +496,8 @@ class ModelPanel(Panel):
         show(self.measure, not running); show(self.stop_measuring, running)
         last = w.records[-1] if running and w.records else None
         self.how_far.value = '' if not running else 'Reading the sounds …' if not last else f"{100*last['done']:.0f} %, {html.escape(last['what'])}, {duration_text(w.eta)} to go"
-        if not running: self.report.value = w.result._repr_html_() if w and w.result else html_of(self.loaded.metadata.extra)
+        if not running: self.report.value = w.result._repr_html_() if w and w.result else report_html(self.loaded.metadata.extra)
         if w and w.error: self.blame(w.error)
-
 
 # %% ../../nbs/860_ui.model.ipynb #f5d797e2
 MOST = 8   # takes at once
@@ -518,20 +514,16 @@ def _line(text, hint, width=300, label=55):
     "A field for a text that is read when it is whole"
     return W.Text('', description=text, placeholder=hint, continuous_update=False, layout=dict(width=f'{width}px'), style=dict(description_width=f'{label}px'))
 
-
 # %% ../../nbs/860_ui.model.ipynb #9f0351a4
 _EXTRA = dict(density=0., width=0., azimuth=0., vocoder='auto', like='', to='', partner='')   # settings that are named only where they are not these
 _WITH = dict(like='variation', to='position', partner='weight')                               # and what is named with them
 _NO_PRESET = {'seed', *_WITH, *_WITH.values()}
 
-
 # %% ../../nbs/860_ui.model.ipynb #e8297586
 MOST_FOUND = 20   # shown of those that are found in the history
 
-
 # %% ../../nbs/860_ui.model.ipynb #f15bfa0c
 _FORMATS = ['wav', 'flac', 'ogg', 'mp3']
-
 
 # %% ../../nbs/860_ui.model.ipynb #9f8286cf
 class Measuring(Work):
@@ -543,4 +535,3 @@ class Measuring(Work):
         super().__init__(f'report of {model.path}', model.metadata.name, tell)
 
     def do(self): return report(self.model, self.folder, progress=self.heard, stop=self.now.is_set, **self.settings)
-

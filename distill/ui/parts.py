@@ -52,9 +52,9 @@ def grey(ax):
     return ax
 
 def picture(
-    fig,          # a matplotlib figure
-    alt: str,     # what it shows, for those who do not see it
-) -> str:         # `<img>`
+    fig,
+    alt: str,
+) -> str:
     """A figure as HTML, small and with a transparent ground
 
     Parameters
@@ -74,8 +74,8 @@ def picture(
     return f'<img alt="{html.escape(alt)}" src="data:image/webp;base64,{base64.b64encode(b.getvalue()).decode()}">'
 
 def mel_picture(
-    mel,        # (m,f) log mel
-    cfg,        # its `MelConfig`
+    mel,
+    cfg,
     alt: str = 'mel spectrogram',
     width: float = 4.2,
 ) -> str:
@@ -93,7 +93,6 @@ def mel_picture(
     fig, ax = new_figure(width, 1.4)
     grey(plot_mel(mel, cfg, ax))
     return picture(fig, alt)
-
 
 # %% ../../nbs/800_ui.parts.ipynb #b88703e5
 def is_shown(w) -> bool:
@@ -116,8 +115,8 @@ def row(*ws): # widgets -> a box
     return b
 
 def still(
-    w,       # a widget
-) -> str:    # HTML
+    w,
+) -> str:
     """A widget as a page without a kernel shows it: texts, pictures, tables, players and the values of controls
 
     Parameters
@@ -138,7 +137,6 @@ def still(
     value = getattr(w, 'label', None) or getattr(w, 'value', None)
     return f'<div>{html.escape(w.description)}: <b>{html.escape(str(value))}</b></div>' if getattr(w, 'description', '') and value not in (None, '', ()) else ''
 
-
 # %% ../../nbs/800_ui.parts.ipynb #80b928a9
 class Panel(W.VBox):
     """A column of widgets that says what went wrong and can be shown without a kernel
@@ -149,7 +147,7 @@ class Panel(W.VBox):
         widgets, from top to bottom; None is the place for the sentence, else it stands below
     """
     def __init__(self,
-        *children,           # widgets, from top to bottom; None is the place for the sentence, else it stands below
+        *children,
     ):
         self.trouble = None  # the last exception
         self.message = W.HTML()
@@ -199,4 +197,3 @@ class Panel(W.VBox):
         "The live panel, and the still one for pages without a kernel"
         d = super()._repr_mimebundle_(**kw)
         return dict(d[0] if isinstance(d, tuple) else d) | {'text/plain': repr(self), 'text/html': self._repr_html_()}
-

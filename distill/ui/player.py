@@ -185,7 +185,7 @@ class Player(anywidget.AnyWidget):
 
     def __init__(self,
         sound: Sound,
-        title: str = '',  # its name, also of the file that is downloaded
+        title: str = '',
     ):
         super().__init__()
         self.on_msg(self._asked)
@@ -236,7 +236,6 @@ class Player(anywidget.AnyWidget):
         d = super()._repr_mimebundle_(**kw)
         return dict(d[0] if isinstance(d, tuple) else d) | {'text/html': self.still()}
 
-
 # %% ../../nbs/810_ui.player.ipynb #284bfbdb
 def _as_sound(x) -> Sound:
     "A file, or samples at 48 kHz, as a `Sound`"
@@ -246,9 +245,9 @@ def _as_sound(x) -> Sound:
     return Sound(y.numpy(), rate, dict(name=Path(x).stem))
 
 def gallery(
-    *sounds,                   # `Sound`s, files, or samples (t,) or (c,t) at 48 kHz
-    titles: tuple | list = (), # one a sound; without, what each sound says of itself
-    width: float = 2.5,        # of a picture, inches
+    *sounds,
+    titles: tuple | list = (),
+    width: float = 2.5,
 ) -> HTML:
     """Sounds side by side, each a picture with a player below it
 
@@ -273,4 +272,3 @@ def gallery(
         out.append(f'<figure style="margin:0"><figcaption>{html.escape(title)}</figcaption>{pic}<br><audio controls style="width:100%;height:32px" '
                    f'src="data:audio/{kind};base64,{base64.b64encode(data).decode()}"></audio></figure>')
     return HTML('<div class="distill-gallery" style="display:flex;flex-wrap:wrap;gap:12px">' + ''.join(out) + '</div>')
-

@@ -55,12 +55,12 @@ class Training(Work):
     thing = 'training'
 
     def __init__(self,
-        corpus,              # a `Corpus`, or a folder of sounds
-        name: str,           # of the model
-        models_dir=None,     # as for `train_model`
-        resume=False,        # go on with what is unfinished
-        tell=None,           # called with this training after every epoch and at the end, in its thread
-        **budget,            # steps, minutes, seed, device
+        corpus,
+        name: str,
+        models_dir=None,
+        resume=False,
+        tell=None,
+        **budget,
     ):
         self.corpus, self.models_dir, self.budget, self.resume = corpus, models_folder(models_dir), budget, resume
         self.checkpoint = checkpoint_path(self.models_dir, name)
@@ -70,11 +70,10 @@ class Training(Work):
         if not isinstance(self.corpus, Corpus): self.corpus = Corpus(self.corpus)
         return train_model(self.corpus, self.name, self.models_dir, resume=self.resume, progress=self.heard, stop=self.now.is_set, **self.budget)
 
-
 # %% ../../nbs/880_ui.train.ipynb #1dc80556
 def unfinished_model(
-    checkpoint,     # a `.pt` file
-) -> LoadedModel:   # without sliders
+    checkpoint,
+) -> LoadedModel:
     """The model in a training that is not finished, to listen to
 
     Parameters
@@ -98,7 +97,6 @@ def example(corpus: Corpus, seed: int = 0, seconds: float = 3.) -> tuple: # (nam
     i = (corpus.split(seed=seed)[1] or [0])[0]
     return corpus.names[i], Sound(corpus[i][:round(seconds*48_000)].numpy())
 
-
 # %% ../../nbs/880_ui.train.ipynb #838d9ded
 class TrainPanel(Panel):
     """Train a model on a folder of sounds
@@ -113,9 +111,9 @@ class TrainPanel(Panel):
         the library's folder; None: `DISTILL_MODELS`, else the user's data folder
     """
     def __init__(self,
-        folder='',          # of sounds
-        name: str = '',     # of the model; '': as the folder
-        models_dir=None,    # the library's folder; None: `DISTILL_MODELS`, else the user's data folder
+        folder='',
+        name: str = '',
+        models_dir=None,
     ):
         self.corpus: Corpus | None = None
         self.training: Training | None = None
@@ -242,7 +240,6 @@ class TrainPanel(Panel):
         if t and t.records: self.bar.max = t.budget.get('steps') or steps_for(t.corpus, preset('auto', t.corpus, t.budget.get('device') or 'auto')); self.bar.value = t.records[-1]['step']
         if t and t.state == 'failed': self.blame(t.error)
 
-
 # %% ../../nbs/880_ui.train.ipynb #79679da4
 def status_text(t: Training) -> str:
     "How far a training is, in a sentence"
@@ -253,4 +250,3 @@ def status_text(t: Training) -> str:
     if t.state == 'failed': return f'Failed in {far}.'
     if t.stopping: return f'Stopping after this epoch ({far}) …'
     return f'Training: {far}' + ('' if t.eta is None else f', {duration_text(t.eta)} to go') + ' …'
-

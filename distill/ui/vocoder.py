@@ -48,8 +48,8 @@ class VocoderTraining(Work):
     def __init__(self,
         model: LoadedModel,
         corpus: Corpus,
-        tell=None,           # called with this training after every epoch and at the end, in its thread
-        **settings,          # of `bundle_vocoder`: type, minutes, resume, force …
+        tell=None,
+        **settings,
     ):
         self.path, self.corpus, self.settings, self.plan, self.example = model.path, corpus, settings, None, None
         self.rate = model.spectrogram.cfg.sample_rate
@@ -82,7 +82,6 @@ def unfinished(model: LoadedModel) -> dict | None:
     "The vocoder training that waits in a model's file"
     return (model.vocoder_state or {}).get('checkpoint')
 
-
 # %% ../../nbs/890_ui.vocoder.ipynb #f3035c70
 TYPES = {'Fourier': 'fourier', 'HiFi-GAN V2': 'hifigan_v2'}
 _MANY = 300   # names of models that the page is given to choose from
@@ -104,11 +103,11 @@ class VocoderPanel(Panel):
         more of `bundle_vocoder`: batch_size, discriminators, device, seed …
     """
     def __init__(self,
-        models_dir=None,    # the library's folder; None: `DISTILL_MODELS`, else the user's data folder
-        model: str = '',    # its name, id or file
-        folder='',          # of sounds
-        into='sounds',      # where dropped files go
-        **settings,         # more of `bundle_vocoder`: batch_size, discriminators, device, seed …
+        models_dir=None,
+        model: str = '',
+        folder='',
+        into='sounds',
+        **settings,
     ):
         self.library, self.settings = ModelLibrary(models_folder(models_dir)), settings
         self.loaded: LoadedModel | None = None
@@ -164,7 +163,7 @@ class VocoderPanel(Panel):
         self.say(''); self._ask()
 
     def choose(self,
-        folder: str,   # of sounds
+        folder: str,
     ):
         """Take a folder
 
@@ -285,11 +284,9 @@ class VocoderPanel(Panel):
         e = self.estimate
         return 'Finding out what it will take …' if e and e.state == 'running' else f'{e.plan}' if e and e.plan else ''
 
-
 # %% ../../nbs/890_ui.vocoder.ipynb #1e688a5a
 _QUESTION = 'Replace it?'
 _NAMES = {v: k for k, v in TYPES.items()}
-
 
 # %% ../../nbs/890_ui.vocoder.ipynb #f69d85ac
 def status_text(t: VocoderTraining) -> str:
@@ -301,4 +298,3 @@ def status_text(t: VocoderTraining) -> str:
     if t.state == 'failed': return f'Failed in {far}.'
     if t.stopping: return f'Stopping after this epoch ({far}) …'
     return f'Training: {far}' + ('' if t.eta is None else f', {duration_text(t.eta)} to go') + ' …'
-

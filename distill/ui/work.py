@@ -36,10 +36,10 @@ class Work:
     thing = 'work'       # what it is called
 
     def __init__(self,
-        key,               # what is worked on; one at a time
+        key,
         name: str,
-        tell=None,         # called with this work after every epoch and at the end, in its thread
-        records=(),        # of epochs done before
+        tell=None,
+        records=(),
     ):
         self.key, self.name, self.records, self.listeners = str(key), name, list(records), [tell] if tell else []
         if self.key in self.running: raise UserError(f'A {self.thing} of {name!r} is running: wait for it, or stop it.')
@@ -63,7 +63,7 @@ class Work:
             self.tell()
 
     def heard(self,
-        rec,   # an epoch's `Record`
+        rec,
     ):
         """Note an epoch and tell of it; ends the work when that was asked for
 
@@ -87,7 +87,7 @@ class Work:
     def stopping(self) -> bool: return self._after_epoch.is_set() or self.now.is_set()
 
     def stop(self,
-        now: bool = False,   # not even to the end of the epoch
+        now: bool = False,
     ):
         """Ask for the end
 
@@ -104,7 +104,6 @@ class Work:
         return self.state
 
     def __repr__(self): return f'{type(self).__name__}({self.name!r}, {self.state}, {counted(len(self.records), "epoch")})'
-
 
 # %% ../../nbs/830_ui.work.ipynb #829b9360
 @atexit.register
