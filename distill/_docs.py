@@ -19,14 +19,15 @@ def parameter_help(
 def parameters(doc: str) -> dict[str, str]:
     "Each parameter's text in a numpy-style docstring; `return` is the text of what comes back"
     texts: dict[str, str] = {}
-    section, name = '', ''
     lines = inspect.cleandoc(doc).splitlines()
+    section, name = '', ''
     for line, below in zip(lines, [*lines[1:], '']):
-        if below and set(below) == {'-'}: section, name = line, 'return'
+        if below and set(below) == {'-'}: section = line
         elif not section or not line or set(line) == {'-'}: continue
         elif line.startswith(' '): texts[name] = f'{texts[name]} {line.strip()}'.strip()
-        elif section == 'Parameters': name = line.partition(' : ')[0]; texts[name] = ''
-        else: texts[name] = ''
+        else:
+            name = line.partition(' : ')[0] if section == 'Parameters' else 'return'
+            texts[name] = line if name == 'return' and not below else ''       # a text alone, or a type with its text below
     return texts
 
 
