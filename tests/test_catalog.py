@@ -261,7 +261,7 @@ def test_json_is_all_there_is_on_stdout(shelf, args):
 
 def test_json_schema(shelf):
     e = json.loads(sh(shelf, 'info', 'tin', '--json').stdout)
-    assert set(e) == {*(f for f in ModelMetadata.__dataclass_fields__ if f != 'extra'), 'path', 'size', 'modified', 'vocoder', 'version', 'library_version', 'sizes'}
+    assert set(e) == {*(f for f in ModelMetadata.__dataclass_fields__ if f != 'extra'), 'path', 'size', 'modified', 'vocoder', 'version', 'library_version', 'sizes', 'settings'}
     assert e['vocoder'] == dict(type='hifigan_v2', epochs=50, final_loss=.03, training_date='2026-01-15', held_out=None, griffin_lim=None)
     assert json.loads(sh(shelf, 'repair', '--json').stdout) == dict(added=[], removed=[], unreadable={})
 

@@ -185,9 +185,9 @@ def test_a_full_disk_still_lists_and_deletes(disk):
     assert not ModelLibrary(folder).note
 
 def test_a_full_index_does_not_undo_a_save(tmp_path, monkeypatch):
-    from distill.library import catalog
+    from distill.library import index
     def full(*a): raise sqlite3.OperationalError('database or disk is full')
-    monkeypatch.setattr(catalog._Index, 'put', full)
+    monkeypatch.setattr(index.IndexFile, 'put', full)
     f = save(tmp_path)
     monkeypatch.undo()
     assert ModelLibrary(tmp_path).get('Tiny').path == f

@@ -47,11 +47,11 @@ def training_progress(
         bar.show(done, f'step {record.step}, {score(record)}, {left}')
     with interruptible(interrupted), Progress('Training') if is_main() else nullcontext() as bar: yield show
 
-# %% ../../nbs/910_cli.train.ipynb #1fc96c58
+# %% ../../nbs/910_cli.train.ipynb #63c48795
 def _plan(corpus: Corpus, steps: int | None, minutes: float | None, preset: str, device: str) -> str:
     "What will be learned from, how long, and roughly how many minutes that takes"
-    from distill.training.plan import expected_seconds, preset as settings, steps_for
-    if steps is None and minutes is None: steps = steps_for(corpus, settings(preset, corpus, device))
+    from distill.training.plan import default_steps, expected_seconds, preset as settings
+    if steps is None and minutes is None: steps = default_steps(corpus, settings(preset, corpus, device))
     parts = []
     if steps and steps > 0:
         parts.append(f'{counted(steps, "step")}, about {duration_text(expected_seconds(steps, choose_device(device)))}')

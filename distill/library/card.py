@@ -19,7 +19,7 @@ __all__ = ['MODEL_FORMAT_MARKER', 'MODEL_FILE_EXTENSION', 'SAVED_MODEL_VERSION',
            'NewerModelFile', 'check_envelope', 'is_v1', 'open_archive', 'card_in', 'read_card', 'plain_settings',
            'make_card', 'file_stem', 'free_names', 'previews_folder', 'file_facts', 'ModelEntry', 'vocoder_badge']
 
-# %% ../../nbs/610_library.card.ipynb #5b86a072
+# %% ../../nbs/610_library.card.ipynb #9db1ce81
 from .. import __version__
 from ..core import MissingFile, UserError
 from ..evaluation.report import report_facts, report_html
@@ -356,7 +356,7 @@ def previews_folder(
     """
     return Path(path).parent/'previews'/Path(path).stem
 
-# %% ../../nbs/610_library.card.ipynb #d48b15e1
+# %% ../../nbs/610_library.card.ipynb #339a1c2b
 _CARD_KEYS = 'metadata', 'vocoder', 'sizes', 'settings', 'library_version'
 
 def _check_card(card: Mapping[str, Any]) -> None:
@@ -384,7 +384,9 @@ def file_facts(
     tuple[int, int]
         bytes; nanoseconds since 1970, from 1678 to 2262
     """
-    return status.st_size, max(1 - 2**63, min(status.st_mtime_ns, 2**63 - 1))
+    time = status.st_mtime_ns
+    if abs(time) >= 2**63: time = 2**63 - 1 if time > 0 else 1 - 2**63
+    return status.st_size, time
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class ModelEntry(ModelMetadata):
@@ -524,7 +526,7 @@ class ModelEntry(ModelMetadata):
         head = f'<b>{html.escape(self.name)}</b> {vocoder_badge(self.vocoder)}'
         return _CARD.format(f'{head}<table>{rows}</table>{report}')
 
-# %% ../../nbs/610_library.card.ipynb #98f7f003
+# %% ../../nbs/610_library.card.ipynb #59fdbb93
 def _corpus_text(e: ModelEntry) -> str:
     "What a model was trained on"
     if not e.n_files: return e.corpus
@@ -541,7 +543,7 @@ def _loss_text(value: float | None, unit: str = '') -> str: return '' if value i
 # %% ../../nbs/610_library.card.ipynb #6170aedc
 TABLE_COLUMNS = 'Name', 'ID', 'Created', 'Corpus', 'Epochs', 'Held-out', 'Vocoder', 'Size'
 
-# %% ../../nbs/610_library.card.ipynb #65a2b548
+# %% ../../nbs/610_library.card.ipynb #c54499fa
 _BADGE = '<span style="background:{};color:{};border-radius:9px;padding:1px 9px;font-size:85%">{}</span>'
 _BADGE_COLORS = dict(hifigan_v2=('#d1fae5', '#065f46'), fourier=('#dbeafe', '#1e3a8a'))  # background, text
 

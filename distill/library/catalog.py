@@ -17,7 +17,7 @@ if TYPE_CHECKING: import pandas as pd
 __all__ = ['ModelLibrary', 'repair_index', 'AmbiguousModel', 'refuse_old_name', 'differences', 'ModelEntry', 'Repair',
            'UnknownModel', 'VocoderInfo', 'note_file']
 
-# %% ../../nbs/620_library.catalog.ipynb #bc4aab5a
+# %% ../../nbs/620_library.catalog.ipynb #b5b6df77
 from ..core import UserError, models_folder, sweep_leftovers, write_error
 from ..evaluation.report import report_facts
 from .card import MODEL_FILE_EXTENSION, TABLE_COLUMNS, ModelEntry, OldModelName, Setting
@@ -369,7 +369,7 @@ def _settings_columns(settings: list[dict[str, Setting]]) -> dict[str, Any]:
     columns = {name: [s.get(name) for s in settings] for name in names}
     return {name: pd.array(values) for name, values in columns.items() if len(set(values)) > 1}
 
-# %% ../../nbs/620_library.catalog.ipynb #3c921827
+# %% ../../nbs/620_library.catalog.ipynb #4a14de4d
 def _flat(e: ModelEntry) -> dict[str, Any]:
     "All that is known about a model, without nesting"
     nested = 'sizes', 'settings', 'vocoder', 'report'

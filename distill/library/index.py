@@ -19,10 +19,10 @@ __all__ = ['SELECT_ENTRIES', 'IndexFile', 'fold', 'make_row', 'entry_of', 'scan_
 from ..core import MissingFile, UserError
 from .card import CANNOT_READ, MODEL_FILE_EXTENSION, ModelEntry, file_facts, read_card
 
-# %% ../../nbs/615_library.index.ipynb #138bf636
+# %% ../../nbs/615_library.index.ipynb #72bb49c3
 _INDEX_VERSION = 2
 _COLUMNS = 'file size mtime_ns model_id name created text tags vocoder card error'.split()
-_SETTINGS = 'file', 'settings'  # in a table of their own, which neither listing nor searching has to read
+_TABLES = dict(models=_COLUMNS, settings=['file', 'settings'])  # who lists or searches reads no settings
 
 class IndexFile:
     """The SQLite file in a library's folder, or a database in memory in its place
@@ -75,9 +75,10 @@ class IndexFile:
             if _version(db) == _INDEX_VERSION: return  # somebody else was first
             tables = db.execute("SELECT name FROM sqlite_master WHERE type='table'").fetchall()
             for (table,) in tables: db.execute(f'DROP TABLE "{table}"')
-            for table, columns in dict(models=_COLUMNS, settings=_SETTINGS).items():
+            for table, columns in _TABLES.items():
                 db.execute(f"CREATE TABLE {table} ({', '.join(columns)}, PRIMARY KEY (file))")
             db.execute('CREATE INDEX by_id ON models (model_id)')
+            db.execute('CREATE INDEX unreadable ON models (file, error) WHERE error IS NOT NULL')
             db.execute(f'PRAGMA user_version = {_INDEX_VERSION}')
 
     def put(self,
@@ -110,7 +111,7 @@ class IndexFile:
         files : list[str]
             their names
         """
-        for table in ('models', 'settings'): db.executemany(f'DELETE FROM {table} WHERE file = ?', [(f,) for f in files])
+        for table in _TABLES: db.executemany(f'DELETE FROM {table} WHERE file = ?', [(f,) for f in files])
 
 def _version(db: sqlite3.Connection) -> int: return int(db.execute('PRAGMA user_version').fetchone()[0])
 
@@ -298,10 +299,10 @@ class LibraryIndex:
 
     def _known(self, db: sqlite3.Connection) -> dict[str, tuple[int, int]]:
         "What the index holds: file -> (size, time of change), without files that can be read only now"
-        rows = db.execute('SELECT file, size, mtime_ns, error FROM models').fetchall()
-        now_readable = {file for file, _, _, error in rows
-                        if error and error.startswith(CANNOT_READ) and os.access(self.folder/file, os.R_OK)}
-        return {file: (size, time) for file, size, time, _ in rows if file not in now_readable}
+        known = {file: (size, time) for file, size, time in db.execute('SELECT file, size, mtime_ns FROM models')}
+        for file, error in db.execute(_UNREADABLE).fetchall():
+            if error.startswith(CANNOT_READ) and os.access(self.folder/file, os.R_OK): del known[file]
+        return known
 
     def _sync(self, everything: bool) -> Repair:
         "Bring the index up to the folder and report"
@@ -336,19 +337,19 @@ class LibraryIndex:
         try:
             self.database.prepare()
             with self.database.open() as db:
-                for table, columns in dict(models=_COLUMNS, settings=_SETTINGS).items():
+                for table, columns in _TABLES.items():
                     db.execute(f"SELECT {', '.join(columns)} FROM {table}").fetchall()
                 return bool(db.execute('PRAGMA integrity_check').fetchone() == ('ok',))
         except _TROUBLE: return False
 
-# %% ../../nbs/615_library.index.ipynb #4c5e50a0
+# %% ../../nbs/615_library.index.ipynb #fa9f7ffe
 def _folder_time(folder: Path) -> int | None:
     "The folder's time of change; None while it is so fresh that the next change might have the same"
     try: time_ns = os.stat(folder).st_mtime_ns
     except OSError: return 0
     return time_ns if time.time_ns() - time_ns > 2_000_000_000 else None
 
-# %% ../../nbs/615_library.index.ipynb #c42059a6
+# %% ../../nbs/615_library.index.ipynb #82d4a055
 @contextlib.contextmanager
 def _alone(folder: Path) -> Iterator[None]:
     "Hold the folder's lock, on systems that have locks"

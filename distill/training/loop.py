@@ -4,19 +4,286 @@
 
 # %% ../../nbs/410_training.loop.ipynb #08dff17c
 from __future__ import annotations
-import atexit, io, math, os, time, warnings
+import atexit, copy, io, math, os, time, warnings
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from pickle import UnpicklingError
-from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Protocol, TypeVar
 
 # %% auto #0
-__all__ = ['CHECKPOINT_MARKER', 'CHECKPOINT_VERSION', 'Record', 'Task', 'save_checkpoint', 'read_checkpoint', 'fit']
+__all__ = ['T', 'Checkpoint', 'CHECKPOINT_MARKER', 'CHECKPOINT_VERSION', 'StepConfig', 'Task', 'plain', 'Progress',
+           'CheckpointStore', 'save_checkpoint', 'read_checkpoint', 'Record', 'check_budget', 'fit']
 
 # %% ../../nbs/410_training.loop.ipynb #43758fa2
 import torch
+from torch import nn
 from torch.nn.utils import clip_grad_norm_
-from ..core import MissingFile, UserError, atomic_write, choose_device, hold_interrupt
+from ..core import MissingFile, UserError, atomic_write, choose_device, hold_interrupt, make_generator
 from ..text import counted
+
+# %% ../../nbs/410_training.loop.ipynb #0ac12146
+def _processes(device: str) -> Any:
+    "The processes that train together, an `accelerate.Accelerator`; None for one alone, which does not import it"
+    if int(os.environ.get('WORLD_SIZE') or 1) < 2: return None
+    from accelerate import Accelerator
+    processes = Accelerator(cpu=choose_device(device).type == 'cpu')
+    atexit.register(processes.end_training)    # a process that ends with its connections open may be aborted
+    return processes
+
+# %% ../../nbs/410_training.loop.ipynb #3024ed2b
+class StepConfig(Protocol):
+    "What every kind of training is told"
+    @property
+    def batch(self) -> int: "Examples a step, of all processes together"
+    @property
+    def lr(self) -> float: "Learning rate"
+    @property
+    def lr_warmup(self) -> int: "Steps over which it rises from zero"
+    @property
+    def ema(self) -> float: "Decay of the running mean of the weights"
+    @property
+    def epoch(self) -> int: "Steps in an epoch"
+    @property
+    def seed(self) -> int: "Of weights, batches and noise"
+
+T = TypeVar('T', float, torch.Tensor, dict[str, torch.Tensor])
+
+# %% ../../nbs/410_training.loop.ipynb #4559e8c3
+class Task:
+    """A net in training: what it learns, the processes that share it, and its steps
+
+    Parameters
+    ----------
+    cfg : StepConfig
+    device : str
+        'cpu', 'cuda', 'cuda:1' …, 'auto'
+    """
+    kind = 'task'                   # of training, as its checkpoints say
+    objective = 'loss'              # which of the losses the net descends
+    max_grad_norm = 1.              # gradients with a larger norm are scaled down to it
+    patience = 0                    # epochs without a better score after which training ends; 0: it goes on
+    default_steps = 1000            # optimizer steps where no budget is given
+    reference: float | None = None  # the score without any training, where there is such a thing
+    optimizer: Any                  # a `torch.optim.Optimizer`, or anything with its methods
+
+    def __init__(self,
+        cfg: StepConfig,
+        device: str = 'cpu',
+    ):
+        self.cfg, self.epoch, self.batch_size = cfg, cfg.epoch, cfg.batch
+        self.done = 0                                     # steps
+        self.random = make_generator(cfg.seed)            # on the CPU: every device sees the same batches
+        self.processes = _processes(device)
+        self.device = self.processes.device if self.processes else choose_device(device)
+        n = self.processes.num_processes if self.processes else 1
+        if cfg.batch % n:
+            remedy = f'give a batch that is a multiple of {n}'
+            raise UserError(f'{counted(cfg.batch, "crop")} a step cannot be shared by {n} processes: {remedy}.')
+        self.shard = slice(self.processes.process_index, None, n) if self.processes else slice(None)  # of a batch
+
+    def begin(self, net: nn.Module) -> None:
+        "Begin with a net: its running mean, and its weights as the best so far"
+        self.net = net.to(self.device)
+        self.average = copy.deepcopy(self.net)
+        self.keep()
+
+    def keep(self) -> None:
+        "Keep the averaged weights as the best so far"
+        self.best = {k: v.detach().clone() for k, v in self.average.state_dict().items()}
+
+    def batch(self) -> Any:
+        "This process's shard of the next batch"
+        raise NotImplementedError
+
+    def losses(self, batch: Any) -> dict[str, torch.Tensor]:
+        "Scalars by name, among them the `objective`"
+        raise NotImplementedError
+
+    def score(self) -> float | None:
+        "The error on held-out data, lower is better; None where nothing is held out"
+        return None
+
+    @property
+    def is_main(self) -> bool:
+        "Whether this process is the one that writes and reports"
+        return not self.processes or bool(self.processes.is_main_process)
+
+    def barrier(self) -> None:
+        "Wait until all processes are here"
+        if self.processes: self.processes.wait_for_everyone()
+
+    def all_reduce(self, x: T) -> T:
+        "The mean over all processes of a number, a tensor or a dict of tensors"
+        if not self.processes: return x
+        if isinstance(x, float): return self.all_reduce(torch.tensor(x, device=self.device)).item()
+        return self.processes.reduce(x, 'mean')
+
+    def average_gradients(self, net: nn.Module) -> None:
+        "Put the mean of all processes' gradients in place of a net's own"
+        if not self.processes: return
+        grads = [p.grad for p in net.parameters() if p.grad is not None]
+        mean = self.all_reduce(torch.cat([g.flatten() for g in grads]))
+        for own, shared in zip(grads, mean.split([g.numel() for g in grads])): own.copy_(shared.view_as(own))
+
+    def _try_gradients(self) -> dict[str, torch.Tensor] | None:
+        "The losses of a batch and the net's gradients; None where memory does not suffice for the batch and half may"
+        self.net.zero_grad(set_to_none=True)
+        try:
+            parts = self.losses(self.batch())
+            parts[self.objective].backward()
+            return parts
+        except (RuntimeError, MemoryError) as e:
+            if not _no_memory(e): raise
+            if self.batch_size > 1 and not self.processes: return None
+            remedy = 'give a smaller batch' if self.batch_size > 1 else 'free some, or use another machine'
+            raise UserError(f'There is not enough memory for {counted(self.batch_size, "crop")} a step: {remedy}.') from e
+
+    def gradients(self) -> dict[str, torch.Tensor]:
+        "The losses of a batch and the net's gradients, on a smaller batch where memory does not suffice"
+        before = self.random.get_state()
+        while (parts := self._try_gradients()) is None:
+            half = self.batch_size//2
+            warnings.warn(f'There is not enough memory for {counted(self.batch_size, "crop")} a step: going on with {half}.')
+            self.batch_size = half
+            self.random.set_state(before)
+        return parts
+
+    def step(self) -> dict[str, float]:
+        "One step of the optimizer; the losses as numbers"
+        warmup = min(1, (self.done + 1)/self.cfg.lr_warmup)
+        for group in self.optimizer.param_groups: group['lr'] = self.cfg.lr*warmup
+        parts = self.gradients()
+        self.average_gradients(self.net)
+        clip_grad_norm_(self.net.parameters(), self.max_grad_norm)
+        self.optimizer.step()
+        self.done += 1
+        self._follow()
+        shared = self.all_reduce({k: v.detach() for k, v in parts.items()})
+        return {k: v.item() for k, v in shared.items()}
+
+    @torch.no_grad()
+    def _follow(self) -> None:
+        "Mix a little of the new weights into their running mean, a tenth of the steps at first"
+        decay = min(self.cfg.ema, self.done/(self.done + 9))
+        for average, p in zip(self.average.parameters(), self.net.parameters()): average.lerp_(p, 1 - decay)
+
+    def identity(self) -> dict[str, dict[str, Any]]:
+        "What must agree for a checkpoint to be this training's"
+        return dict(training_config=plain(self.cfg))
+
+    def state(self) -> dict[str, Any]:
+        "Everything that the next step depends on, and the best weights so far"
+        return dict(model_state_dict=self.best, net=self.net.state_dict(), average=self.average.state_dict(),
+                    optimizer=self.optimizer.state_dict(), random=self.random.get_state(),
+                    done=self.done, batch=self.batch_size)
+
+    def load(self, state: dict[str, Any]) -> None:
+        "Become what `state` described"
+        self.net.load_state_dict(state['net'])
+        self.average.load_state_dict(state['average'])
+        self.optimizer.load_state_dict(state['optimizer'])
+        self.random.set_state(state['random'])
+        self.best = {k: v.to(self.device) for k, v in state['model_state_dict'].items()}
+        self.done, self.batch_size = state['done'], state['batch']
+
+# %% ../../nbs/410_training.loop.ipynb #595f7db3
+_NO_MEMORY = "can't allocate memory", 'out of memory', 'ALLOC_FAILED'
+
+def _no_memory(e: Exception) -> bool:
+    "Whether an error says that memory does not suffice"
+    return isinstance(e, (MemoryError, torch.OutOfMemoryError)) or any(words in str(e) for words in _NO_MEMORY)
+
+# %% ../../nbs/410_training.loop.ipynb #76262180
+def plain(cfg: Any) -> dict[str, Any]:
+    "The fields of a dataclass as plain containers, tuples as lists"
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(cfg).items()}
+
+# %% ../../nbs/410_training.loop.ipynb #6826ee17
+@dataclass
+class Progress:
+    """How far a training is
+
+    Parameters
+    ----------
+    training_history : list[dict[str, Any]]
+        its records
+    seconds : float
+        by the clock, over all its sittings
+    cpu_seconds : float
+        of the processor
+    sums : dict[str, float]
+        of the losses since the epoch began
+    """
+    training_history: list[dict[str, Any]] = field(default_factory=list)
+    seconds: float = 0.
+    cpu_seconds: float = 0.
+    sums: dict[str, float] = field(default_factory=dict)
+
+class CheckpointStore(Protocol):
+    "Another place for a checkpoint than a file of its own"
+    def save(self, contents: dict[str, Any]) -> None: "Keep a checkpoint in place of the one before"
+    def read(self) -> dict[str, Any]: "The checkpoint that was kept last"
+
+Checkpoint = str | Path | CheckpointStore
+
+# %% ../../nbs/410_training.loop.ipynb #deee3f41
+CHECKPOINT_MARKER, CHECKPOINT_VERSION = 'distill_checkpoint', 1
+
+def save_checkpoint(
+    checkpoint: Checkpoint,
+    task: Task,
+    progress: Progress,
+) -> None:
+    "Write everything that `task` needs to go on; of several processes the main one writes"
+    contents = dict(format=CHECKPOINT_MARKER, version=CHECKPOINT_VERSION, kind=task.kind)
+    contents |= task.identity() | task.state() | vars(progress)
+    if not isinstance(checkpoint, (str, Path)): return checkpoint.save(contents)
+    if not task.is_main: return
+    data = io.BytesIO()                         # torch hides a full disk behind an error of its own
+    torch.save(contents, data)
+    with atomic_write(checkpoint) as tmp: tmp.write_bytes(data.getbuffer())
+
+_UNREADABLE = (UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, AttributeError, TypeError, OSError)
+
+def read_checkpoint(
+    checkpoint: Checkpoint,
+) -> dict[str, Any]:
+    "The contents of a checkpoint; `MissingFile` or `UserError` says why it cannot be used"
+    if not isinstance(checkpoint, (str, Path)): return checkpoint.read()
+    path = Path(checkpoint)
+    if not path.is_file(): raise MissingFile(f'There is no checkpoint {path}: train without resuming to begin one.')
+    try: contents = torch.load(path, map_location='cpu', weights_only=True)
+    except _UNREADABLE as e:
+        reason = str(e).splitlines()[0][:120]
+        raise UserError(f'The checkpoint {path} cannot be read ({reason}): delete it and train from the start.') from e
+    if not isinstance(contents, dict) or contents.get('format') != CHECKPOINT_MARKER:
+        raise UserError(f'{path} is not a checkpoint of a training: delete it or name another file.')
+    version = contents.get('version')
+    if version != CHECKPOINT_VERSION:
+        remedy = 'use the library that wrote it, or train from the start'
+        raise UserError(f'The checkpoint {path} has version {version}, not {CHECKPOINT_VERSION}: {remedy}.')
+    return contents
+
+# %% ../../nbs/410_training.loop.ipynb #d828420a
+_BEGIN_ANEW = 'or delete the checkpoint and train from the start'
+
+def _check_identity(checkpoint: Checkpoint, saved: dict[str, Any], task: Task) -> None:
+    "Refuse a checkpoint that belongs to another corpus or to other settings"
+    if saved['kind'] != task.kind:
+        kinds = f'of a {saved["kind"]}, not of a {task.kind}'
+        raise UserError(f'The checkpoint {checkpoint} is {kinds}: name another file.')
+    for part, own in task.identity().items():
+        before = saved[part]
+        for k, v in own.items():
+            if before.get(k) == v: continue
+            if part == 'corpus':
+                was, now = (f'{counted(c["n_files"], "file")}, {c["seconds"]:.1f} s' for c in (before, own))
+                told = f'was made on other sounds ({was}; now {now}): restore the folder'
+            else:
+                was, now = (str(x)[:40] for x in (before.get(k), v))
+                told = f'was made with {k} = {was}, not {now}: give that'
+            raise UserError(f'The checkpoint {checkpoint} {told}, {_BEGIN_ANEW}.')
 
 # %% ../../nbs/410_training.loop.ipynb #e7aab806
 @dataclass
@@ -28,242 +295,136 @@ class Record:
     epoch : int
         whole epochs done
     step : int
-        optimiser steps done
+        optimizer steps done
     seconds : float
         of training so far, over all its sittings
-    parts : dict
-        the loss's named parts, their mean over the epoch
+    parts : dict[str, float]
+        the losses by name, their mean over the epoch
     held_out : float | None
-        error on the held-out sounds, lower is better; None when nothing is held out
+        error on held-out data, lower is better; None where nothing is held out
     best : bool
         whether these weights are the ones that would be kept now
     reference : float | None
         the same error without any training, where there is such a thing
     overfit : int | None
-        the epoch since which the held-out score has grown no better, once that is five epochs or more
+        the epoch since which the error has not improved, once that is five epochs or more
     eta : float | None
         seconds to go
     """
     epoch: int
     step: int
     seconds: float
-    parts: dict
+    parts: dict[str, float]
     held_out: float | None
     best: bool
     reference: float | None = None
     overfit: int | None = None
     eta: float | None = field(default=None, compare=False)
 
-# %% ../../nbs/410_training.loop.ipynb #4559e8c3
-class Task:
-    """A net in training: its device, the processes that share it, and its steps; a kind of training brings `net`, `average`, `opt`, `random`, `batch` and `losses`
+# %% ../../nbs/410_training.loop.ipynb #27ecef1f
+def check_budget(
+    **budget: float | None,
+) -> None:
+    """Refuse what nothing can be trained for
 
     Parameters
     ----------
-    device : str
-        'cpu', 'cuda', 'cuda:1' …, 'auto'
-    cfg
-        how it is trained: `batch` crops a step, of all processes together, `lr`, `lr_warmup`, `ema`
+    **budget : float | None
+        numbers by name; None: no limit
     """
-    aim, steepest = 'loss', 1.                # which of the losses the net descends, and the norm its slopes are cut to
+    for name, value in budget.items():
+        if value is not None and not 0 < value < math.inf:
+            raise UserError(f'{name} is {value}, must be a number above 0.')
+    if budget.get('epochs') is not None and budget.get('steps') is not None:
+        raise UserError('Give epochs or steps, not both.')
 
-    def __init__(self,
-        device: str,
-        cfg,
-    ):
-        self.cfg, self.done, batch = cfg, 0, cfg.batch                                              # done: steps
-        self.together = _together(device)
-        self.device = self.together.device if self.together else choose_device(device)
-        n = self.together.num_processes if self.together else 1
-        if batch % n: raise UserError(f'{counted(batch, "crop")} a step cannot be shared by {n} processes: give a batch that is a multiple of {n}.')
-        self.mine = slice(self.together.process_index, None, n) if self.together else slice(None)   # of a batch
-
-    @property
-    def first(self) -> bool:
-        "Whether this process is the one that writes and speaks"
-        return not self.together or self.together.is_main_process
-
-    def wait(self):
-        "Until all processes are here"
-        if self.together: self.together.wait_for_everyone()
-
-    def mean(self, x):
-        "The mean of all processes' tensors, or of dicts of them"
-        return self.together.reduce(x, 'mean') if self.together else x
-
-    def agree(self, x: float) -> float:
-        "One number for all processes, whose clocks and devices differ"
-        return self.mean(torch.tensor(x, device=self.device)).item() if self.together else x
-
-    def share(self, net):
-        "The mean of all processes' slopes, in place of a net's own"
-        if not self.together: return
-        grads = [p.grad for p in net.parameters() if p.grad is not None]
-        mean = self.mean(torch.cat([g.flatten() for g in grads]))
-        for g, new in zip(grads, mean.split([g.numel() for g in grads])): g.copy_(new.view_as(g))
-
-    def slopes(self) -> dict:
-        "The losses of a batch and the net's slopes, on a smaller batch where memory does not suffice"
-        batch, before, parts = self.cfg.batch, self.random.get_state(), None
-        self.net.zero_grad(set_to_none=True)
-        try:
-            parts = self.losses(self.batch())
-            parts[self.aim].backward()
-            return parts
-        except (RuntimeError, MemoryError) as e:
-            if not _no_room(e): raise
-            if batch == 1 or self.together: raise UserError(f'There is not enough memory for {counted(batch, "crop")} a step' + (' in these processes: give a smaller batch.' if batch > 1 else ': free some, or use another machine.')) from e
-        parts = None
-        self.cfg = replace(self.cfg, batch=batch//2)
-        self.random.set_state(before)
-        warnings.warn(f'There is not enough memory for {counted(batch, "crop")} a step: going on with {batch//2}.')
-        return self.slopes()
-
-    def step(self) -> dict:
-        "One step of the optimiser; the losses as numbers"
-        c = self.cfg
-        for group in self.opt.param_groups: group['lr'] = c.lr*min(1, (self.done + 1)/c.lr_warmup)
-        parts = self.slopes()
-        self.share(self.net)
-        clip_grad_norm_(self.net.parameters(), self.steepest)
-        self.opt.step()
-        self.done += 1
-        decay = min(c.ema, self.done/(self.done + 9))
-        with torch.no_grad():
-            for a, p in zip(self.average.parameters(), self.net.parameters()): a.lerp_(p, 1 - decay)
-        return {k: v.item() for k, v in self.mean({k: v.detach() for k, v in parts.items()}).items()}
-
-    def keep(self):
-        "Remember the averaged weights as the best so far"
-        self.kept = {k: v.detach().clone() for k, v in self.average.state_dict().items()}
-
-def _no_room(e) -> bool:
-    "Whether an error says that memory does not suffice"
-    return isinstance(e, (MemoryError, torch.OutOfMemoryError)) or any(words in str(e) for words in ("can't allocate memory", 'out of memory', 'ALLOC_FAILED'))
-
-def _together(device):
-    "The processes that train together, as `accelerate` knows them; None for one alone, which does not import it"
-    if int(os.environ.get('WORLD_SIZE') or 1) < 2: return None
-    from accelerate import Accelerator
-    together = Accelerator(cpu=choose_device(device).type == 'cpu')
-    atexit.register(together.end_training)                      # a process that ends with its connections open may be aborted
-    return together
-
-# %% ../../nbs/410_training.loop.ipynb #deee3f41
-CHECKPOINT_MARKER, CHECKPOINT_VERSION = 'distill_checkpoint', 3
-
-def save_checkpoint(path, task, progress: dict):
-    "Write everything `task` needs to go on, in the first of its processes; `path` may be anything with a `save` of its own"
-    d = dict(format=CHECKPOINT_MARKER, version=CHECKPOINT_VERSION, kind=task.kind, **task.identity(), **task.state(), **progress)
-    if hasattr(path, 'save'): return path.save(d)
-    if not task.first: return
-    data = io.BytesIO()                         # torch hides a full disk behind an error of its own
-    torch.save(d, data)
-    with atomic_write(path) as tmp: tmp.write_bytes(data.getbuffer())
-
-def read_checkpoint(
-    path,
-) -> dict:
-    "The contents of a checkpoint; `MissingFile` or `UserError` says why it cannot be used"
-    if hasattr(path, 'read'): return path.read()
-    path = Path(path)
-    if not path.is_file(): raise MissingFile(f'There is no checkpoint {path}: train without resuming to begin one.')
-    try: d = torch.load(path, map_location='cpu', weights_only=True)
-    except (UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, AttributeError, TypeError, OSError) as e:
-        raise UserError(f'The checkpoint {path} cannot be read ({str(e).splitlines()[0][:120]}): delete it and train from the start.') from e
-    if not isinstance(d, dict) or d.get('format') != CHECKPOINT_MARKER: raise UserError(f'{path} is not a checkpoint of a training: delete it or name another file.')
-    if d.get('version') != CHECKPOINT_VERSION: raise UserError(f'The checkpoint {path} has version {d.get("version")}, this library reads {CHECKPOINT_VERSION}: use the library that wrote it, or train from the start.')
-    return d
-
-def _same_training(path, d, task):
-    "Refuse a checkpoint that belongs to another corpus or to other settings"
-    if d['kind'] != task.kind: raise UserError(f'The checkpoint {path} is of a {d["kind"]}, not of a {task.kind}: name another file.')
-    for part, mine in task.identity().items():
-        for k, v in mine.items():
-            if d[part].get(k) == v: continue
-            if part == 'corpus': raise UserError(f'The checkpoint {path} was made on other sounds ({counted(d[part]["n_files"], "file")}, {d[part]["seconds"]:.1f} s; now {counted(mine["n_files"], "file")}, {mine["seconds"]:.1f} s): restore the folder, or delete the checkpoint and train from the start.')
-            was, now = (str(x)[:40] for x in (d[part].get(k), v))
-            raise UserError(f'The checkpoint {path} was made with {k} = {was}, not {now}: give that, or delete the checkpoint and train from the start.')
-
-# %% ../../nbs/410_training.loop.ipynb #27ecef1f
 def fit(
-    task,
+    task: Task,
     steps: int | None = None,
     minutes: float | None = None,
-    checkpoint=None,
+    checkpoint: Checkpoint | None = None,
     resume: bool = False,
-):
+) -> Iterator[Record]:
     """Train, yielding a `Record` per epoch; stops when the budget is used or the caller stops asking
 
     Parameters
     ----------
-    task
-        a `VAETraining`, or another `Task` with its `step`, `score`, `keep`, `state`, `load`, `identity`
+    task : Task
     steps : int | None
-        optimiser steps in all, those before a resume counted in
+        optimizer steps in all, those before a resume counted in
     minutes : float | None
-        of training in all, likewise
-    checkpoint
-        a `.pt` file, or anything with `save` and `read`; written at once and after every epoch
+        of training in all, those before a resume counted in
+    checkpoint : Checkpoint | None
+        a `.pt` file, written at once and after every epoch; None: none
     resume : bool
         go on from `checkpoint`
-
-    Returns
-    -------
-    yields a `Record` after every epoch
     """
-    if steps is not None and steps < 1: raise UserError(f'steps is {steps}, must be above 0.')
-    if minutes is not None and not minutes > 0: raise UserError(f'minutes is {minutes}, must be above 0.')
+    check_budget(steps=steps, minutes=minutes)
     if steps is None and minutes is None: steps = task.default_steps
     if steps is not None: steps = -(-steps//task.epoch)*task.epoch
-    at = dict(training_history=[], seconds=0., cpu_seconds=0., sums={})
-    if resume:
-        saved = read_checkpoint(checkpoint)
-        _same_training(checkpoint, saved, task)
-        task.load(saved)
-        at = {k: saved[k] for k in at}
-    elif checkpoint: save_checkpoint(checkpoint, task, at)      # so a folder that cannot be written is noticed now
-    while (steps is None or task.done < steps) and (minutes is None or at['seconds'] < 60*minutes) and not _given_up(task, at['training_history']):
-        _train_epoch(task, at, checkpoint)
-        rec = _close_epoch(task, at)
-        if checkpoint: save_checkpoint(checkpoint, task, at)
-        rec.eta = _seconds_left(rec, steps, minutes)
-        yield rec
+    most_seconds = math.inf if minutes is None else 60*minutes
+    most_steps = math.inf if steps is None else steps
+    progress = _begin(task, checkpoint, resume)
+    while task.done < most_steps and progress.seconds < most_seconds and not _out_of_patience(task, progress):
+        _train_epoch(task, progress, checkpoint)
+        record = _close_epoch(task, progress)
+        if checkpoint is not None: save_checkpoint(checkpoint, task, progress)
+        steps_left, seconds_left = most_steps - record.step, most_seconds - record.seconds
+        record.eta = max(0., min(record.seconds/record.step*steps_left, seconds_left))
+        yield record
 
 # %% ../../nbs/410_training.loop.ipynb #b205d45d
-def _given_up(task, history) -> bool:
-    "Whether the held-out score has not improved for so long that it will not"
-    patience = getattr(task, 'patience', 0)
-    return bool(patience and history) and history[-1]['epoch'] - max(h['epoch'] for h in history if h['best']) >= patience
+def _begin(task: Task, checkpoint: Checkpoint | None, resume: bool) -> Progress:
+    "How far the training is: at its start, or where its checkpoint says"
+    if resume and checkpoint is not None:
+        saved = read_checkpoint(checkpoint)
+        _check_identity(checkpoint, saved, task)
+        task.load(saved)
+        return Progress(**{name: saved[name] for name in vars(Progress())})
+    progress = Progress()
+    if checkpoint is not None: save_checkpoint(checkpoint, task, progress)   # a folder that cannot be written is noticed now
+    return progress
 
-def _train_epoch(task, at, checkpoint):
+def _last_best(history: list[dict[str, Any]]) -> int:
+    "The epoch whose weights are the best so far"
+    return max(h['epoch'] for h in history if h['best'])
+
+def _out_of_patience(task: Task, progress: Progress) -> bool:
+    "Whether the held-out score has not improved for so long that it will not"
+    history = progress.training_history
+    return bool(task.patience and history) and history[-1]['epoch'] - _last_best(history) >= task.patience
+
+def _add(sums: dict[str, float], parts: dict[str, float], step: int) -> None:
+    "Add the losses of a step"
+    for name, value in parts.items():
+        if not math.isfinite(value):
+            raise UserError(f'The {name} is no longer finite at step {step}: train with a smaller learning rate.')
+        sums[name] = sums.get(name, 0.) + value
+
+def _train_epoch(task: Task, progress: Progress, checkpoint: Checkpoint | None) -> None:
     "Steps up to the end of the epoch; on Ctrl-C a checkpoint, then KeyboardInterrupt"
     wall, cpu = time.perf_counter(), time.process_time()
     with hold_interrupt() as interrupted:
         while True:
-            for k, v in task.step().items():
-                if not math.isfinite(v): raise UserError(f'The {k} is no longer finite at step {task.done}: train with a smaller learning rate.')
-                at['sums'][k] = at['sums'].get(k, 0.) + v
+            _add(progress.sums, task.step(), task.done)
             if interrupted() or task.done % task.epoch == 0: break
-        at['seconds'] += task.agree(time.perf_counter() - wall)
-        at['cpu_seconds'] += time.process_time() - cpu
+        progress.seconds += task.all_reduce(time.perf_counter() - wall)
+        progress.cpu_seconds += time.process_time() - cpu
         if interrupted():
-            if checkpoint: save_checkpoint(checkpoint, task, at)
+            if checkpoint is not None: save_checkpoint(checkpoint, task, progress)
             raise KeyboardInterrupt
 
-def _close_epoch(task, at) -> Record:
+def _close_epoch(task: Task, progress: Progress) -> Record:
     "Score, keep the weights if they are the best, note the record"
-    held, history = task.score(), at['training_history']
-    best = held is None or held <= min(h['held_out'] for h in history if h['held_out'] is not None) if history else True
+    score, history = task.score(), progress.training_history
+    before = [h['held_out'] for h in history if h['held_out'] is not None]
+    best = score is None or not before or score <= min(before)
     if best: task.keep()
-    rec = Record(task.done//task.epoch, task.done, at['seconds'], {k: v/task.epoch for k, v in at['sums'].items()}, held, best, getattr(task, 'reference', None))
-    last = rec.epoch if best else max(h['epoch'] for h in history if h['best'])
-    rec.overfit = last if rec.epoch - last >= 5 else None
-    at['sums'] = {}
-    history.append({k: v for k, v in asdict(rec).items() if k != 'eta' and (v is not None or k not in ('reference', 'overfit'))})
-    return rec
-
-def _seconds_left(rec, steps, minutes):
-    "The shorter of what the steps and the minutes leave"
-    left = [rec.seconds/rec.step*(steps - rec.step)] if steps is not None else []
-    return max(0., min(left + ([60*minutes - rec.seconds] if minutes is not None else [])))
+    epoch = task.done//task.epoch
+    since = epoch if best else _last_best(history)
+    parts = {name: total/task.epoch for name, total in progress.sums.items()}
+    record = Record(epoch, task.done, progress.seconds, parts, score, best, task.reference,
+                    since if epoch - since >= 5 else None)
+    history.append({k: v for k, v in asdict(record).items() if k != 'eta'})
+    progress.sums = {}
+    return record

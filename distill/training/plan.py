@@ -37,7 +37,7 @@ class TrainConfig:
     kl_warmup : int
         steps over which that weight rises from zero
     kl_target : float
-        nats a second that the latent is to carry; the weight follows, up to 4-fold; 0: it is fixed
+        nats a second the latent is to carry; the weight follows, up to 4-fold; 0: it is fixed
     free_bits : float
         nats each latent number may carry for nothing
     loud_weight : float
@@ -51,7 +51,7 @@ class TrainConfig:
     gain : float
         dB; every crop is made up to so much louder or quieter
     color : float
-        dB; every crop is filtered by a smooth random curve over the mel rows, of this deviation
+        dB; every crop is filtered by a smooth random curve over the rows, of this deviation
     speed : float
         per cent; every crop is played up to so much faster or slower, at its pitch
     pitch : float
@@ -59,7 +59,7 @@ class TrainConfig:
     mix : float
         share of the crops that get another one mixed in, quieter by up to 17 dB
     noise : float
-        dB; the encoder sees cells with noise of up to so much, and the decoder is to draw them without
+        dB; the encoder sees every crop with noise of up to so much, to be drawn without it
     hold_out : float
         share of the files kept aside to measure on
     epoch : int
@@ -111,7 +111,8 @@ class TrainConfig:
 
 # %% ../../nbs/400_training.plan.ipynb #1ca53103
 PRESETS: dict[str, dict[str, Any]] = dict(
-    conservative=dict(step_scale=.3, kl_weight=.015, kl_target=250., gain=9., color=4., speed=6., pitch=1., mix=.5, noise=3.),
+    conservative=dict(step_scale=.3, kl_weight=.015, kl_target=250.,
+                      gain=9., color=4., speed=6., pitch=1., mix=.5, noise=3.),
     balanced=dict(),
     aggressive=dict(step_scale=2., kl_weight=.0025, kl_target=500.),
 )

@@ -19,7 +19,7 @@ __all__ = ['MOST', 'MOST_FOUND', 'edit_model', 'copy_model', 'strength_text', 'S
 # %% ../../nbs/860_ui.model.ipynb #7abcae0a
 from ..audio.corpus import Corpus
 from ..core import UserError
-from ..evaluation.report import report_html
+from ..evaluation.report import html_of
 from ..generation.sounds import blend, generate, morph, save_sound
 from ..library.catalog import ModelLibrary
 from ..text import duration_text
@@ -27,7 +27,7 @@ from ..models.persistence import LoadedModel, load_model, resave
 from ..features.nearness import Nearness
 from ..models.model import DENSEST
 from ..audio.files import LONGEST, given
-from ..evaluation.evaluate import report
+from ..evaluation.measures import report
 from ..library.history import TAKE_COLUMNS, History, take_cells
 from ..generation.presets import delete_preset, presets, save_preset
 from .parts import Panel, close_all, mel_picture, row, show
@@ -472,7 +472,7 @@ class ModelPanel(Panel):
         Parameters
         ----------
         **settings
-            more of `report`: seed, generated, max_sounds
+            more of `report`: seed, draws, most
         """
         if not self.sounds.value.strip(): raise UserError('A report needs sounds: give the folder the model learned from, or another.')
         self.say('')
@@ -496,7 +496,7 @@ class ModelPanel(Panel):
         show(self.measure, not running); show(self.stop_measuring, running)
         last = w.records[-1] if running and w.records else None
         self.how_far.value = '' if not running else 'Reading the sounds …' if not last else f"{100*last['done']:.0f} %, {html.escape(last['what'])}, {duration_text(w.eta)} to go"
-        if not running: self.report.value = w.result._repr_html_() if w and w.result else report_html(self.loaded.metadata.extra)
+        if not running: self.report.value = w.result._repr_html_() if w and w.result else html_of(self.loaded.metadata.extra)
         if w and w.error: self.blame(w.error)
 
 # %% ../../nbs/860_ui.model.ipynb #f5d797e2
