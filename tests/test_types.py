@@ -43,7 +43,7 @@ panel = distill.ui.LibraryPanel()
 
 WRONG = {
     "generate('rain', seconds='long')": 'arg-type|reportArgumentType',
-    "generate('rain', colour=3)": 'call-arg|reportCallIssue',
+    "generate('rain', loudness=3)": 'call-arg|reportCallIssue',
     "load_model('rain').no_such_thing": 'attr-defined|reportAttributeAccessIssue',
     "ModelLibrary('models').search('rain')[0].no_such_thing": 'attr-defined|reportAttributeAccessIssue',
     "Corpus('.').seconds.upper()": 'attr-defined|reportAttributeAccessIssue',
