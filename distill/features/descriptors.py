@@ -7,22 +7,25 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Sequence
 
 # %% auto #0
-__all__ = ['DESCRIPTORS', 'COMPARED', 'PICTURED', 'Frames', 'brightness', 'opening', 'warmth', 'noisiness', 'roughness', 'pitch',
-           'harmonicity', 'attack', 'decay', 'density', 'pulse', 'loudness', 'punch', 'space', 'describe']
+__all__ = ['DESCRIPTORS', 'COMPARED', 'MEL_DESCRIPTORS', 'Frames', 'brightness', 'opening', 'warmth', 'noisiness', 'roughness',
+           'pitch', 'harmonicity', 'attack', 'decay', 'density', 'pulse', 'loudness', 'punch', 'space', 'describe']
 
 # %% ../../nbs/210_features.descriptors.ipynb #013ad066
 import torch
 from torch.nn import functional as F
-from .mel import Mel
+from .mel import Mel, MelConfig
 
 # %% ../../nbs/210_features.descriptors.ipynb #71de0b11
 _STEP = 128   # samples between two values of `Frames.level`
 
+def _db(power): return 10*power.log10()
+
 @dataclass
 class Frames:
-    """A batch of sounds as every descriptor sees it
+    """A batch of sounds as descriptors see it
 
     Parameters
     ----------
@@ -37,11 +40,11 @@ class Frames:
     level : torch.Tensor
         (b,n) root mean square of every 128 samples, in dB
     hz : torch.Tensor
-        (k,) where each lies; none is 0, so that they have logarithms
+        (k,) center of each bin or row; never 0, so that it has a logarithm
     width : torch.Tensor
-        (k,) for how many Fourier bins each stands
-    cfg : object
-        the `MelConfig`
+        (k,) how many Fourier bins each stands for
+    cfg : MelConfig
+        how the mels were made
     """
     power: torch.Tensor
     total: torch.Tensor
@@ -50,208 +53,245 @@ class Frames:
     level: torch.Tensor
     hz: torch.Tensor
     width: torch.Tensor
-    cfg: object
+    cfg: MelConfig
 
     @classmethod
     def of(cls,
-        x,
+        x: torch.Tensor,
         mel: Mel,
-    ):
+    ) -> Frames:
         """Prepare sounds for the descriptors
 
         Parameters
         ----------
-        x
-            (b,t) sound at the rate of `mel`
+        x : torch.Tensor
+            (b,t) at the rate of `mel`
         mel : Mel
         """
-        square = F.avg_pool1d(F.pad(x, (0, -x.shape[-1] % _STEP))[:, None].square(), _STEP)[:, 0]
-        spectrum = mel.stft(x).abs()
-        return cls._of(spectrum, mel.bank @ spectrum, square, cls._bins(mel), torch.ones(spectrum.shape[1]), mel)
+        x = F.pad(x, (0, -x.shape[-1] % _STEP))
+        square = F.avg_pool1d(x[:, None].square(), _STEP)[:, 0]                # (b,n)
+        spectrum = mel.stft(x).abs()                                           # (b,k,f)
+        hz = torch.linspace(0, mel.cfg.sample_rate/2, spectrum.shape[1]).clamp(min=10.)
+        return cls._of(mel.bank @ spectrum, spectrum, square, hz, torch.ones(len(hz)), mel.cfg)
 
     @classmethod
     def of_mel(cls,
-        log_mel,   # (b,m,f)
+        log_mel: torch.Tensor,  # (b,m,f)
         mel: Mel,
-    ):
-        """The same from pictures: no sound is made, attacks are known to a frame only, and partials not at all
+    ) -> Frames:
+        """Prepare mels for the descriptors that need no more: `MEL_DESCRIPTORS`
 
         Parameters
         ----------
-        log_mel
+        log_mel : torch.Tensor
             (b,m,f)
         mel : Mel
+            what made them
         """
-        rows, area = log_mel.exp(), mel.bank.sum(1).clamp(min=1e-9)
-        spectrum = rows/area[:, None]
-        hz, width = mel.hz.clamp(min=10.), (mel.bank/mel.bank.sum(0).clamp(min=1e-9)).sum(1)
-        square = width @ spectrum.square()*2/mel.window.sum()**2
-        return cls._of(spectrum, rows, square.repeat_interleave(mel.cfg.hop//_STEP, 1), hz.clamp(min=10.), width, mel)
-
-    @staticmethod
-    def _bins(mel): return torch.linspace(0, mel.cfg.sample_rate/2, mel.bank.shape[1]).clamp(min=10.)
+        rows, steps = log_mel.exp(), mel.cfg.hop//_STEP
+        spectrum = rows/mel.bank.sum(1).clamp(min=1e-9)[:, None]               # (b,m,f)
+        width = (mel.bank/mel.bank.sum(0).clamp(min=1e-9)).sum(1)              # (m,)
+        square = width @ spectrum.square()*2/mel.window.sum()**2               # (b,f), by Parseval's theorem
+        return cls._of(rows, spectrum, square.repeat_interleave(steps, 1), mel.hz.clamp(min=10.), width, mel.cfg)
 
     @classmethod
-    def _of(cls, spectrum, rows, square, hz, width, mel):
+    def _of(cls, rows, spectrum, square, hz, width, cfg):
         power = rows.square() + 1e-12
         total = power.sum(1)
-        return cls(power, total, total/total.sum(1, keepdim=True), spectrum, 10*(square + 1e-10).log10(), hz, width, mel.cfg)
-
-    def mean(self, per_frame): # (b,f) -> (b,)
-        "The mean over time, louder frames counting more"
-        return (per_frame*self.share).sum(1)
+        share = total/total.sum(1, keepdim=True)
+        return cls(power, total, share, spectrum, _db(square + 1e-10), hz, width, cfg)
 
     @property
-    def fine(self):
-        "Whether the spectrum is of Fourier bins"
+    def has_bins(self) -> bool:
+        "Whether the spectrum is of Fourier bins, not of mel rows"
         return len(self.hz) == self.cfg.n_fft//2 + 1
 
+    @property
+    def seconds(self) -> float:
+        "Length of the sounds"
+        return self.total.shape[1]*self.cfg.hop/self.cfg.sample_rate
+
     @cached_property
-    def some(self):
+    def sparse(self) -> Frames:
         "Every fourth frame, for what is costly to measure"
         share = self.share[:, ::4]
-        return replace(self, power=self.power[..., ::4], total=self.total[:, ::4], share=share/share.sum(1, keepdim=True), spectrum=self.spectrum[..., ::4])
+        return replace(self, power=self.power[..., ::4], total=self.total[:, ::4],
+                       share=share/share.sum(1, keepdim=True), spectrum=self.spectrum[..., ::4])
+
+    def mean(self, per_frame: torch.Tensor) -> torch.Tensor: # (b,f) -> (b,)
+        "The mean over time, weighted by power"
+        return (per_frame*self.share).sum(1)
 
 # %% ../../nbs/210_features.descriptors.ipynb #0839a77e
-def _centroid(s): # -> (b,f)
+def _centroid(s): # -> (b,f) octaves
     return (s.width*s.hz.log2()) @ s.spectrum/(s.width @ s.spectrum + 1e-9)
 
-def brightness(s: Frames): # -> (b,) octaves above 1 Hz
+def brightness(s: Frames) -> torch.Tensor: # (b,) octaves above 1 Hz
     "Spectral centroid: the mean frequency, weighted by magnitude, on a scale of octaves"
     return s.mean(_centroid(s))
 
-def opening(s: Frames): # -> (b,) octaves
-    "How much brighter a sound becomes: the slope of a line through its brightness, end less beginning; quiet frames count nearly as much as loud ones"
+def opening(s: Frames) -> torch.Tensor: # (b,) octaves
+    "How much brighter a sound becomes: a line through its brightness, end less beginning, quiet frames counting too"
     share = s.total.pow(.25)
     share = share/share.sum(1, keepdim=True)
-    return 12*(_centroid(s)*share*(share.cumsum(1) - share/2 - .5)).sum(1)
+    place = share.cumsum(1) - share/2 - .5           # -0.5 at the beginning, 0.5 at the end
+    return 12*(_centroid(s)*share*place).sum(1)
 
-def warmth(s: Frames): # -> (b,) dB
+def warmth(s: Frames) -> torch.Tensor: # (b,) dB
     "Low-mid balance: power from 100 to 500 Hz against power above"
-    e = s.spectrum.square().sum(2)
+    power = s.spectrum.square().sum(2)
     low, high = (s.hz >= 100) & (s.hz < 500), s.hz >= 500
-    return 10*((e @ (s.width*low) + 1e-9)/(e @ (s.width*high) + 1e-9)).log10()
+    return _db((power @ (s.width*low) + 1e-9)/(power @ (s.width*high) + 1e-9))
 
-def noisiness(s: Frames): # -> (b,) dB, at most 0
-    "Spectral flatness from 100 Hz to 12 kHz: 0 for white noise, far below for a tone; what is 80 dB under the loudest partial is not told from what is less"
+def noisiness(s: Frames) -> torch.Tensor: # (b,) dB, at most 0
+    "Spectral flatness from 100 Hz to 12 kHz, over 80 dB: 0 for white noise, far below for a tone"
     band = (s.hz >= 100) & (s.hz <= 12_000)
-    e, w = s.spectrum[:, band].square(), s.width[band]/s.width[band].sum()
-    e = e + 1e-8*e.amax((1, 2), keepdim=True) + 1e-12
-    return s.mean(10*(w @ e.log() - (w @ e).log())/math.log(10))
+    power, width = s.spectrum[:, band].square(), s.width[band]/s.width[band].sum()
+    power = power + 1e-8*power.amax((1, 2), keepdim=True) + 1e-12
+    geometric, arithmetic = width @ power.log(), (width @ power).log()      # the logarithms of both means
+    return s.mean(10*(geometric - arithmetic)/math.log(10))
 
-def roughness(s: Frames, peaks=16): # -> (b,)
-    "Beating between neighbouring partials (Vassilakis 2001): the logarithm of its sum over pairs of spectral peaks"
-    s = s.some
-    a = s.spectrum*(s.spectrum == F.max_pool1d(s.spectrum.transpose(1, 2), 3, 1, 1).transpose(1, 2))
-    a, k = a.topk(peaks, dim=1)
-    a, f = a/(a.amax((1, 2), keepdim=True) + 1e-9), s.hz[k]
-    i, j = torch.triu_indices(peaks, peaks, 1)
-    a1, a2, f1, f2 = a[:, i], a[:, j], torch.minimum(f[:, i], f[:, j]), torch.maximum(f[:, i], f[:, j])
-    d = .24/(.0207*f1 + 18.96)*(f2 - f1)
-    r = (a1*a2).pow(.1)*.5*(2*torch.minimum(a1, a2)/(a1 + a2 + 1e-9)).pow(3.11)*((-3.5*d).exp() - (-5.75*d).exp())
-    return (s.mean(r.sum(1)) + 1e-4).log()
+# %% ../../nbs/210_features.descriptors.ipynb #5bbc8385
+_PEAKS = 16   # partials that are compared in each frame
+
+def _beating(f1, f2, a1, a2):
+    "Roughness of a pair of partials (Vassilakis 2001), their frequencies f1 ≤ f2 in Hz"
+    apart = .24/(.0207*f1 + 18.96)*(f2 - f1)
+    fluctuation = 2*torch.minimum(a1, a2)/(a1 + a2 + 1e-9)
+    return .5*(a1*a2).pow(.1)*fluctuation.pow(3.11)*((-3.5*apart).exp() - (-5.75*apart).exp())
+
+def roughness(s: Frames) -> torch.Tensor: # (b,)
+    "Beating between neighboring partials: the logarithm of its sum over pairs of spectral peaks"
+    s = s.sparse
+    highest_near = F.max_pool1d(s.spectrum.transpose(1, 2), 3, 1, 1).transpose(1, 2)
+    a, bins = (s.spectrum*(s.spectrum == highest_near)).topk(_PEAKS, dim=1)
+    a, f = a/(a.amax((1, 2), keepdim=True) + 1e-9), s.hz[bins]              # (b,16,f)
+    i, j = torch.triu_indices(_PEAKS, _PEAKS, 1)
+    low, high = torch.minimum(f[:, i], f[:, j]), torch.maximum(f[:, i], f[:, j])
+    return (s.mean(_beating(low, high, a[:, i], a[:, j]).sum(1)) + 1e-4).log()
 
 # %% ../../nbs/210_features.descriptors.ipynb #6762090d
 def _periods(s): # -> (b,f), (b,f)
     "Height (0 … 1) and lag in samples of the strongest repetition between 60 and 2000 Hz"
-    r = torch.fft.irfft(s.spectrum.square(), dim=1)
-    n, sr = r.shape[1], s.cfg.sample_rate
-    w = torch.fft.irfft(torch.fft.rfft(torch.hann_window(n)).abs().square())
-    r = r/(r[:, :1] + 1e-9)/(w/w[0]).clamp(min=.05)[:, None]
-    low, high = sr//2000, min(sr//60, n//2 - 1)
-    rise = (r[:, low:high] > r[:, low - 1:high - 1]) & (r[:, low:high] >= r[:, low + 1:high + 1])      # a true peak, not the slope of lag 0
-    lag_cost = .02*torch.arange(low, high).float().log2()[:, None]                                     # of equal peaks the shortest lag
-    best = torch.where(rise, r[:, low:high] - lag_cost, -9.).argmax(1)
-    return r[:, low:high].gather(1, best[:, None])[:, 0].clamp(1e-3, 1 - 1e-3), best + low
+    r = torch.fft.irfft(s.spectrum.square(), dim=1)                        # (b,n,f) autocorrelation of each frame
+    n, rate = r.shape[1], s.cfg.sample_rate
+    window = torch.fft.irfft(torch.fft.rfft(torch.hann_window(n)).abs().square())
+    r = r/(r[:, :1] + 1e-9)/(window/window[0]).clamp(min=.05)[:, None]
+    low, high = rate//2000, min(rate//60, n//2 - 1)
+    before, here, after = (r[:, low + i:high + i] for i in (-1, 0, 1))
+    is_peak = (here > before) & (here >= after)                            # not the fall from lag 0
+    lag_cost = .02*torch.arange(low, high).float().log2()[:, None]         # of equal peaks, the shortest lag
+    best = torch.where(is_peak, here - lag_cost, -9.).argmax(1)
+    return here.gather(1, best[:, None])[:, 0].clamp(1e-3, 1 - 1e-3), best + low
 
-def pitch(s: Frames): # -> (b,) octaves above 1 Hz
+def pitch(s: Frames) -> torch.Tensor: # (b,) octaves above 1 Hz
     "Pitch height: the frequency of the strongest repetition, frames that repeat well counting more"
-    s = s.some
+    s = s.sparse
     height, lag = _periods(s)
-    w = s.share*height.clamp(min=0)**4 + 1e-12
-    return ((s.cfg.sample_rate/lag).log2()*w).sum(1)/w.sum(1)
+    weight = s.share*height**4 + 1e-12
+    return ((s.cfg.sample_rate/lag).log2()*weight).sum(1)/weight.sum(1)
 
-def harmonicity(s: Frames): # -> (b,) dB
+def harmonicity(s: Frames) -> torch.Tensor: # (b,) dB
     "Harmonics-to-noise ratio: how well the sound repeats within its frames"
-    s = s.some
+    s = s.sparse
     height, _ = _periods(s)
-    return s.mean(10*(height/(1 - height)).log10())
+    return s.mean(_db(height/(1 - height)))
 
 # %% ../../nbs/210_features.descriptors.ipynb #8a3d58c7
-def _smooth(s):
-    "(b,n) level in dB, averaged over 13 ms: a single loud swing is no peak"
-    return 10*(F.avg_pool1d((10**(s.level/10))[:, None], 5, 1, 2, count_include_pad=False)[:, 0] + 1e-10).log10()
+def _smooth_level(s): # -> (b,n) dB
+    "Level averaged over 13 ms: a single loud swing is no peak"
+    power = F.avg_pool1d((10**(s.level/10))[:, None], 5, 1, 2, count_include_pad=False)[:, 0]
+    return _db(power + 1e-10)
 
-def _reaches(level, threshold): # (b,n), (b,1) -> (b,)
-    "The moment, in steps, at which a level first passes a threshold"
-    i = (level > threshold).int().argmax(1, keepdim=True)
-    before, after = level.gather(1, (i - 1).clamp(min=0)), level.gather(1, i)
-    return (i - ((after - threshold)/(after - before).clamp(min=1e-3)).clamp(0, 1)*(i > 0))[:, 0]
+def attack(s: Frames) -> torch.Tensor: # (b,) log10 of seconds
+    "Attack time: the mean time from 20 dB under the loudest moment to every level above"
+    level = _smooth_level(s).cummax(1).values
+    below = (level[:, -1:] - level)/20
+    seconds = (below*(below < 1)).sum(1)*_STEP/s.cfg.sample_rate
+    return (seconds + .002).log10()
 
-def attack(s: Frames): # -> (b,) log10 of seconds
-    "Attack time: how long it takes from 20 dB under the loudest moment to every level above, the mean"
-    level = _smooth(s).cummax(1).values
-    under = (level[:, -1:] - level)/20
-    return ((under*(under < 1)).sum(1)*_STEP/s.cfg.sample_rate + .002).log10()
-
-def decay(s: Frames): # -> (b,) log10 of seconds
-    "Decay time: how long a sound goes on after its centre, told as the time in which a note that dies away as slowly falls by 20 dB"
+def decay(s: Frames) -> torch.Tensor: # (b,) log10 of seconds
+    "Decay time: how long a sound goes on after its center, as the time in which a note falls by 20 dB"
     share = 10**(s.level/20)
     share = share/share.sum(1, keepdim=True)
     t = torch.arange(share.shape[1])*_STEP/s.cfg.sample_rate
-    after = (t - (share*t).sum(1, keepdim=True)).clamp(min=0)
-    return (math.e*math.log(10)*(share*after).sum(1) + .01).log10()
+    center = (share*t).sum(1, keepdim=True)
+    after = (share*(t - center).clamp(min=0)).sum(1)
+    return (math.e*math.log(10)*after + .01).log10()
 
+# %% ../../nbs/210_features.descriptors.ipynb #ca247d11
 def _flux(s): # -> (b,f)
-    "How much eight broad bands rise from frame to frame, in dB over 40; smooth over bands and 32 ms, so that the flicker of noise is no onset"
-    bands = F.avg_pool2d(s.power, (max(1, s.power.shape[1]//8), 3), (max(1, s.power.shape[1]//8), 1), (0, 1), count_include_pad=False)
-    db = 10*bands.log10()
+    "How much eight broad bands rise from frame to frame, in dB over 32 ms: a ripple of noise is no onset"
+    rows = max(1, s.power.shape[1]//8)
+    bands = F.avg_pool2d(s.power, (rows, 3), (rows, 1), (0, 1), count_include_pad=False)
+    db = _db(bands)
     db = torch.maximum(db, db.amax((1, 2), keepdim=True) - 40)
-    return F.pad((db[..., 1:] - db[..., :-1]).clamp(min=0).mean(1), (1, 0))
+    return F.pad(db.diff(dim=-1).clamp(min=0).mean(1), (1, 0))
 
-def density(s: Frames): # -> (b,) log10 of 1 + dB a second
-    "Density of onsets: how much rises, each second"
-    return (1 + _flux(s).sum(1)/(s.total.shape[1]*s.cfg.hop/s.cfg.sample_rate)).log10()
+def density(s: Frames) -> torch.Tensor: # (b,) log10 of 1 + dB per second
+    "Density of onsets: how much rises in each second"
+    return (1 + _flux(s).sum(1)/s.seconds).log10()
 
-def pulse(s: Frames): # -> (b,) about 0 … 1
+def pulse(s: Frames) -> torch.Tensor: # (b,) about 0 … 1
     "Pulse strength: the highest autocorrelation of the onsets at lags from 80 to 600 ms"
-    x = _flux(s); x = x - x.mean(1, keepdim=True)
-    n = x.shape[1]
+    x = _flux(s)
+    x = x - x.mean(1, keepdim=True)
+    n, per_second = x.shape[1], s.cfg.sample_rate/s.cfg.hop
+    shortest, longest = round(.08*per_second), round(.6*per_second)
+    if n <= shortest: return torch.zeros(len(x))
     r = torch.fft.irfft(torch.fft.rfft(x, 2*n).abs().square())[:, :n]
-    a, b = (round(t*s.cfg.sample_rate/s.cfg.hop) for t in (.08, .6))
-    if n <= a: return torch.zeros(len(x))
-    return (r[:, a:b]/(r[:, :1] + 1e-6)).amax(1)
+    return (r[:, shortest:longest]/(r[:, :1] + 1e-6)).amax(1)
 
-def loudness(s: Frames): # -> (b,) dB
+# %% ../../nbs/210_features.descriptors.ipynb #3b20c62b
+def loudness(s: Frames) -> torch.Tensor: # (b,) dB
     "Level: the mean power of the sound"
-    return 10*s.total.mean(1).log10()
+    return _db(s.total.mean(1))
 
-def punch(s: Frames): # -> (b,) dB
-    "How far the loud moments stand above the mean: a crest factor, with the mean over the energy in place of the peak"
-    return 10*(s.mean(s.total)/s.total.mean(1)).log10()
+def punch(s: Frames) -> torch.Tensor: # (b,) dB
+    "How far the loud moments stand above the mean: a crest factor, with a mean weighted by power in place of the peak"
+    return _db(s.mean(s.total)/s.total.mean(1))
 
-def space(s: Frames): # -> (b,) dB, from -24 to 24 or so
-    "Late energy: power that comes over a fifth of a second after the first tenth of it, against what came before; the border is 0.1 s wide"
+def _reaches(level, threshold): # (b,n), scalar -> (b,)
+    "The moment, in steps, at which a rising level first passes a threshold"
+    i = (level > threshold).int().argmax(1, keepdim=True)
+    before, after = level.gather(1, (i - 1).clamp(min=0)), level.gather(1, i)
+    back = ((after - threshold)/(after - before).clamp(min=1e-3)).clamp(0, 1)
+    return (i - back*(i > 0))[:, 0]
+
+def space(s: Frames) -> torch.Tensor: # (b,) dB, about -24 … 24
+    "Late energy: power from 0.2 s after the sound has begun against the power before; the border is 0.1 s wide"
     step = s.cfg.hop/s.cfg.sample_rate
-    begun = _reaches(s.share.cumsum(1), torch.full_like(s.share[:, :1], .1))[:, None]*step
-    late = (s.share*torch.sigmoid((torch.arange(s.share.shape[1])*step - begun - .2)/.03)).sum(1)
-    return 10*((late + .001)/(1.001 - late)).log10()
+    begun = _reaches(s.share.cumsum(1), .1)[:, None]*step                  # a tenth of the power is through
+    since = torch.arange(s.share.shape[1])*step - begun
+    late = (s.share*torch.sigmoid((since - .2)/.03)).sum(1)
+    return _db((late + .001)/(1.001 - late))
 
 # %% ../../nbs/210_features.descriptors.ipynb #6fb96187
-DESCRIPTORS = {f.__name__: f for f in (brightness, warmth, noisiness, roughness, pitch, harmonicity, attack, decay, density, pulse, loudness, space, opening, punch)}
-COMPARED = tuple(DESCRIPTORS)[:12]   # what reports compare sounds by: the first twelve words, so that a new one does not change what a distance means
-PICTURED = tuple(name for name in DESCRIPTORS if name not in ('roughness', 'pitch', 'harmonicity', 'pulse'))   # what pictures tell, too
+_ALL = (brightness, warmth, noisiness, roughness, pitch, harmonicity, attack, decay, density, pulse, loudness, space,
+        opening, punch)
+DESCRIPTORS = {f.__name__: f for f in _ALL}
+COMPARED = tuple(DESCRIPTORS)[:12]   # what reports compare sounds by: a new descriptor does not change what they mean
+MEL_DESCRIPTORS = tuple(k for k in DESCRIPTORS if k not in ('roughness', 'pitch', 'harmonicity', 'pulse'))
 
 @torch.no_grad()
 def describe(
     s: Frames,
-    names=tuple(DESCRIPTORS),
-):
-    """Descriptors of a batch of sounds; NaN for what a picture does not tell
+    names: Sequence[str] = tuple(DESCRIPTORS),
+) -> torch.Tensor:
+    """Descriptors of a batch of sounds
+
+    Parameters
+    ----------
+    s : Frames
+        `Frames.of` sounds, or `Frames.of_mel` mels
+    names : Sequence[str]
+        which descriptors
 
     Returns
     -------
-    (b,d), in the order of the names
+    torch.Tensor
+        (b,d), in the order of the names; NaN for what a mel cannot tell
     """
-    told = DESCRIPTORS if s.fine else PICTURED
-    return torch.stack([DESCRIPTORS[name](s) if name in told else s.total.new_full(s.total.shape[:1], math.nan) for name in names], 1)
+    known = DESCRIPTORS if s.has_bins else MEL_DESCRIPTORS
+    unknown = s.total.new_full((len(s.total),), math.nan)
+    return torch.stack([DESCRIPTORS[name](s) if name in known else unknown for name in names], 1)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 from ..core import make_generator
-from ..features.descriptors import DESCRIPTORS, PICTURED, Frames, describe
+from ..features.descriptors import DESCRIPTORS, MEL_DESCRIPTORS, Frames, describe
 from ..features.mel import griffin_lim
 from .analysis import POSITIONS, LatentAnalysis, Slider, Sliders, percentiles, ranked, slider_values
 from .probe import Probe, fit_probe, join_probes, steer
@@ -24,8 +24,8 @@ from .sampling import sample_starts
 from ..models.model import Model
 
 # %% ../../nbs/550_latent.sliders.ipynb #859df251
-_NAMES = PICTURED + tuple(name for name in DESCRIPTORS if name not in PICTURED)   # those that need the sound come last
-_FROM_MEL = len(PICTURED)
+_NAMES = MEL_DESCRIPTORS + tuple(name for name in DESCRIPTORS if name not in MEL_DESCRIPTORS)   # those that need the sound come last
+_FROM_MEL = len(MEL_DESCRIPTORS)
 _BATCH = 16      # states decoded at a time: small batches stay in the processor's cache
 _SOUNDS = 2      # sounds that Griffin-Lim works on at a time
 _ITERATIONS = 2  # of Griffin-Lim
@@ -38,7 +38,7 @@ def _described(model: Model, states: Tensor, audible: bool) -> Tensor: # (n,k) -
         windows = model.analyzed.windows(some)
         mels = model.decode(windows, seed=0 if audible else None, contrast=1.)
         if not audible:
-            out.append(describe(Frames.of_mel(mels, model.mel), PICTURED).cpu())
+            out.append(describe(Frames.of_mel(mels, model.mel), MEL_DESCRIPTORS).cpu())
             continue
         sounds = [griffin_lim(model.mel, m, _ITERATIONS) for m in model.mel.magnitude(mels).split(_SOUNDS)]
         out.append(describe(Frames.of(torch.cat(sounds), model.mel), _NAMES).cpu())
