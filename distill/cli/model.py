@@ -35,9 +35,9 @@ def _library(models_dir: Path | None) -> ModelLibrary:
     if library.note: note(library.note)
     return library
 
-# %% ../../nbs/940_cli.model.ipynb #f90cfd7c
+# %% ../../nbs/940_cli.model.ipynb #e674f892
 _SEARCH = 'distill.library.catalog.ModelLibrary.search'
-_HAS_VOCODER = dict(any=True, none=False, hifigan_v2='hifigan_v2', fourier='fourier')
+_HAS_VOCODER: dict[str, bool | str] = dict(any=True, none=False, hifigan_v2='hifigan_v2', fourier='fourier')
 _VocoderFilter = Annotated[Optional[str], typer.Option(
     help="Only models with a vocoder of their own ('any', 'hifigan_v2' or 'fourier'), or without ('none').",
     autocompletion=choices(*_HAS_VOCODER))]

@@ -53,12 +53,12 @@ def text_width(text: str) -> int:
     if text.isascii(): return len(text)
     return sum(2 if unicodedata.east_asian_width(c) in 'WF' else not unicodedata.combining(c) for c in text)
 
-# %% ../../nbs/900_cli.shell.ipynb #b586939f
+# %% ../../nbs/900_cli.shell.ipynb #f8b8a365
 _MOST_FOLDED = 200  # rows; rich takes seconds for thousands
 
 def print_table(
     columns: Sequence[str],
-    rows: Sequence[Sequence[str]],
+    rows: Sequence[Sequence[object]],
 ) -> None:
     """Print a result for a person, also on stdout
 
@@ -66,14 +66,14 @@ def print_table(
     ----------
     columns : Sequence[str]
         the headings
-    rows : Sequence[Sequence[str]]
+    rows : Sequence[Sequence[object]]
         the cells, row by row
     """
-    rows = [[str(cell) for cell in row] for row in rows]
-    if sys.stdout.isatty() and len(rows) <= _MOST_FOLDED:
-        _print_folded(columns, rows)
+    texts = [[str(cell) for cell in row] for row in rows]
+    if sys.stdout.isatty() and len(texts) <= _MOST_FOLDED:
+        _print_folded(columns, texts)
         return
-    lines = [list(columns), *rows]
+    lines = [list(columns), *texts]
     widths = [max(map(text_width, column)) for column in zip(*lines)]
     for line in lines:
         padded = (cell + ' '*(width - text_width(cell)) for cell, width in zip(line, widths))
@@ -215,27 +215,28 @@ Model = Annotated[str, typer.Argument(**MODEL)]
 Models = Annotated[list[str], typer.Argument(**MODEL)]
 ModelsDir = Annotated[Optional[Path], option('distill.pipeline.train_model', 'models_dir')]
 
-# %% ../../nbs/900_cli.shell.ipynb #e29231aa
+# %% ../../nbs/900_cli.shell.ipynb #33785373
 def flat_options(command: Callable[..., None]) -> Callable[..., None]:
     "A command in which the fields of each dataclass among its parameters are options of their own"
     hints = get_type_hints(command, include_extras=True)
-    groups = {name: kind for name, kind in hints.items() if dataclasses.is_dataclass(kind)}
+    groups: dict[str, Any] = {name: kind for name, kind in hints.items() if dataclasses.is_dataclass(kind)}
     parameters = []
     for name, parameter in inspect.signature(command).parameters.items():
-        source = inspect.signature(groups[name]).parameters if name in groups else {name: parameter}
-        types = get_type_hints(groups[name], include_extras=True) if name in groups else hints
-        parameters += [p.replace(kind=p.KEYWORD_ONLY, annotation=types[p.name]) for p in source.values()]
+        grouped = name in groups
+        source = list(inspect.signature(groups[name]).parameters.values()) if grouped else [parameter]
+        types = get_type_hints(groups[name], include_extras=True) if grouped else hints
+        parameters += [p.replace(kind=p.KEYWORD_ONLY, annotation=types[p.name]) for p in source]
 
     @functools.wraps(command)
-    def flat(**given):
+    def flat(**given: Any) -> None:
         for name, kind in groups.items():
             given[name] = kind(**{f.name: given.pop(f.name) for f in dataclasses.fields(kind)})
         command(**given)
-    flat.__signature__ = inspect.Signature(parameters)
+    setattr(flat, '__signature__', inspect.Signature(parameters))
     flat.__annotations__ = {p.name: p.annotation for p in parameters}
     return flat
 
-# %% ../../nbs/900_cli.shell.ipynb #4f921105
+# %% ../../nbs/900_cli.shell.ipynb #3a6a6260
 class Progress:
     "A bar on a terminal, a line every tenth elsewhere; on stderr, as are the warnings that come meanwhile"
     def __init__(self, title: str):
@@ -256,7 +257,7 @@ class Progress:
             self.task = self.bar.add_task(self.title, total=1., text='')
         return self
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(self, *error: Any) -> None:
         if self.bar: self.bar.stop()
         self.warnings.__exit__(*error)
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 # %% auto #0
 __all__ = ['Folder', 'training_progress', 'train', 'plot_sounds', 'demo']
 
-# %% ../../nbs/910_cli.train.ipynb #1fc1d314
+# %% ../../nbs/910_cli.train.ipynb #4b2e9459
 @contextmanager
 def training_progress(
     score: Callable[[Record], str],
@@ -42,12 +42,13 @@ def training_progress(
         what to say once the last step is done
     """
     def show(record: Record) -> None:
+        if bar is None: return
         left = f'{duration_text(record.eta)} to go' if record.eta else finishing
         done = record.seconds/(record.seconds + record.eta) if record.eta else 1.
         bar.show(done, f'step {record.step}, {score(record)}, {left}')
     with interruptible(interrupted), Progress('Training') if is_main() else nullcontext() as bar: yield show
 
-# %% ../../nbs/910_cli.train.ipynb #63c48795
+# %% ../../nbs/910_cli.train.ipynb #86b9f712
 def _plan(corpus: Corpus, steps: int | None, minutes: float | None, preset: str, device: str) -> str:
     "What will be learned from, how long, and roughly how many minutes that takes"
     from distill.training.plan import default_steps, expected_seconds, preset as settings
@@ -67,8 +68,8 @@ def _error(record: Record) -> str:
 def _train(
     corpus: Corpus, name: str, models_dir: Path | None, resume_with: str, *,
     steps: int | None, minutes: float | None = None, preset: str = 'auto', device: str = 'auto', **settings: Any,
-) -> Trained:
-    "Train with a bar; after Ctrl-C, say how to resume"
+) -> Trained | None:
+    "Train with a bar; after Ctrl-C, say how to resume. None in all processes but the main one"
     from distill.pipeline import train_model
     if is_main(): note(_plan(corpus, steps, minutes, preset, device))
     interrupted = f'Interrupted; nothing is lost. {resume_with}'
@@ -76,7 +77,7 @@ def _train(
         return train_model(corpus, name, models_dir, steps=steps, minutes=minutes, preset=preset, device=device,
                            progress=show, **settings)
 
-# %% ../../nbs/910_cli.train.ipynb #186efcd7
+# %% ../../nbs/910_cli.train.ipynb #4047e2db
 _TRAIN = 'distill.pipeline.train_model'
 Folder = Annotated[Path, typer.Argument(metavar='FOLDER', help='The folder of sounds; its subfolders count too.')]
 
@@ -110,7 +111,7 @@ def train(
         Corpus(folder), name, models_dir, 'Run the same command with --resume to continue.',
         minutes=minutes, steps=steps, seed=seed, resume=resume, device=device, preset=preset,
         preview_interval=preview_interval)
-    if not is_main(): return
+    if made is None: return
     if as_json: print_json(asdict(made))
     else: _print_trained(made, models_dir)
 
@@ -120,8 +121,7 @@ def _print_trained(made: Trained, models_dir: Path | None) -> None:
     error = f'held-out error {made.held_out:.2f} nats'
     if made.held_out is None: error = 'too few files to hold some out and measure on them'
     note(f'{counted(made.steps, "step")} in {duration_text(made.seconds)}, {error}.')
-    sliders = load_model(made.path).analysis.sliders
-    note(f'Sliders: {", ".join(s.name for s in sliders)}')
+    note(f'Sliders: {", ".join(load_model(made.path).sliders.names)}')
     typer.echo(made.path)
     library = f" --models-dir '{models_dir}'" if models_dir else ''
     note(f"Hear it:  {program()} generate '{made.name}'{library}")
@@ -151,7 +151,7 @@ def plot_sounds(
     with atomic_write(path) as tmp: figure.savefig(tmp)
     return path
 
-# %% ../../nbs/910_cli.train.ipynb #dd512327
+# %% ../../nbs/910_cli.train.ipynb #8f9d0952
 _NEXT = """
 More from this model:    {program} generate demo --models-dir {models} --seconds 2 -n 5
 With a folder of yours:  {program} train FOLDER --name NAME
@@ -181,6 +181,7 @@ def demo(
     resume = checkpoint_path(models, 'demo').exists()
     made = _train(Corpus(sounds), 'demo', models, 'Run the same command to continue.',
                   steps=steps, seed=seed, resume=resume)
+    if made is None: return
     note('3  Generating three sounds of 1, 2 and 3 seconds')
     model = load_model(made.path)
     takes = [generate(model, seconds=seconds, seed=seed + seconds) for seconds in (1, 2, 3)]
