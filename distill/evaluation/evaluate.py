@@ -24,15 +24,16 @@ from ..audio.space import finish
 from ..core import UserError, make_generator
 from .measures import (FEWEST, NO_VISQOL, baseline_distances, compare, describe_sounds, finite_mean,
                                          mean_error, memorization, reconstruction_error, visqol_scorer)
-from .report import (WAYS, AudioError, Comparison, MeasuredCorpus, MelError, Origin, Report,
+from .report import (WAYS, AudioError, Comparison, MeasuredCorpus, Origin, Report,
                                        SliderQuality, SoundsUsed, Thumbnail, Way, WorstSound)
 from ..features.descriptors import DESCRIPTORS
 from ..features.distance import mr_stft
 from ..features.mel import Mel
 from ..features.nearness import Near, Nearness
 from ..generation.sounds import generate, reconstruct
-from ..models.persistence import LoadedModel, load_model, put_extra
-from ..models.vocoders import GriffinLim, resolve_vocoder
+from ..models.model import Model
+from ..models.persistence import ModelRef, edit_model, load_model
+from ..models.vocoders import GriffinLim, Vocoder
 from ..text import counted
 from ..training.vae import crops
 
@@ -88,9 +89,9 @@ def choose_sounds(
         return Sounds([_cut(corpus[i]) for i in chosen], [_printable(corpus.names[i]) for i in chosen])
     return choose(learned, most - n_unseen), choose(unseen, n_unseen)
 
-# %% ../../nbs/740_evaluation.evaluate.ipynb #0b76327d
+# %% ../../nbs/740_evaluation.evaluate.ipynb #74953334
 def match_corpus(
-    model: LoadedModel,
+    model: Model,
     corpus: Corpus,
 ) -> tuple[list[bool], MeasuredCorpus]:
     """Recognize the sounds of a folder that a model was trained on
@@ -206,7 +207,7 @@ class Evaluation:
 
     Parameters
     ----------
-    model : LoadedModel
+    model : Model
     learned : Sounds
         that the model was trained on
     unseen : Sounds
@@ -219,7 +220,7 @@ class Evaluation:
         'auto', 'own', 'base' or 'griffin-lim'
     """
     def __init__(self,
-        model: LoadedModel,
+        model: Model,
         learned: Sounds,
         unseen: Sounds,
         seed: int = 0,
@@ -229,17 +230,15 @@ class Evaluation:
         self.model = model
         self.seed = seed
         self.vocoder = vocoder
-        own = resolve_vocoder(model.vocoder_state, model.spectrogram, vocoder)
-        self.vocoder_name = own.name
-        self.vocoders: dict[Way, Callable[..., Tensor]] = {
-            'vocoder': own, 'griffin_lim_32': GriffinLim(model.spectrogram, n_iter=32),
-            'griffin_lim_100': GriffinLim(model.spectrogram, n_iter=100)}
+        self.vocoders: dict[Way, Vocoder] = {
+            'vocoder': model.vocoder(vocoder), 'griffin_lim_32': GriffinLim(model.mel, n_iter=32),
+            'griffin_lim_100': GriffinLim(model.mel, n_iter=100)}
         self.sounds: dict[Origin, Sounds] = {'learned': learned, 'unseen': unseen}
         self.reference = learned or unseen
         self.baseline = unseen if learned else Sounds()
         self.resynthesized = self._choose_resynthesized()
         self.n_generated = generated if model.analysis else 0
-        self.mel = Mel(model.spectrogram.cfg)                # on the CPU, for descriptors
+        self.mel = Mel(model.mel.cfg)                        # on the CPU, for descriptors
         self.mels = {k: [self.compute_mel(x) for x in sounds] for k, sounds in self.sounds.items()}
         self.peak = max(m.max().item() for mels in self.mels.values() for m in mels)
 
@@ -253,15 +252,15 @@ class Evaluation:
         return [_cut(x, _RESYNTHESIZED_SECONDS) for x in chosen]
 
     def compute_mel(self, x: Tensor) -> Tensor: # (t,) -> (m,f)
-        with torch.no_grad(): return self.model.spectrogram(x[None].to(self.model.device))[0].cpu()
+        return self.model.compute_mel(x)[0].cpu()
 
     def windows(self, mel: Tensor) -> Tensor: # (m,f) -> (b,m,96)
         "Windows of a second, side by side"
-        return crops([mel], 96, self.model.spectrogram.silence)
+        return crops([mel], 96, self.model.mel.silence)
 
     def reconstruct_mel(self, mel: Tensor) -> Tensor: # (b,m,f) -> (b,m,f)
         "Mel spectrograms through encoder and decoder"
-        net = self.model.model
+        net = self.model.net
         with torch.no_grad(): return net.decode(net.encode(mel.to(self.model.device))[0])[..., :mel.shape[-1]].cpu()
 
     def measure_mels(self) -> Iterator[float]: # yields seconds of sound
@@ -280,7 +279,7 @@ class Evaluation:
 
     def resynthesize(self, x: Tensor) -> dict[Way, Tensor]: # (t,) -> (t,) each
         "A sound, made audible in every way"
-        mel = self.compute_mel(x)[None].to(self.model.device)
+        mel = self.model.compute_mel(x)
         made: dict[Way, Tensor] = {'reconstruction': _samples(reconstruct(self.model, x, self.vocoder, self.seed))}
         with torch.no_grad():
             for way, vocoder in self.vocoders.items():
@@ -357,7 +356,7 @@ class Evaluation:
         found = []
         for s in self.model.analysis.sliders if self.model.analysis else ():
             corpus_low, corpus_high = ranges.get(s.descriptor, (None, None))
-            found.append(SliderQuality(s.name, s.descriptor or '', s.rho, s.monotone, s.leakage, s.covered,
+            found.append(SliderQuality(s.name, s.descriptor or '', s.rho, s.monotone, s.leakage, s.coverage,
                                        s.low, s.high, corpus_low, corpus_high))
         return found[:16]
 
@@ -369,7 +368,7 @@ class Evaluation:
 
     def thumbnails(self) -> list[Thumbnail]:
         "Sounds beside their reconstructions, generated sounds beside the nearest real ones"
-        def beginning(x): return crops([self.compute_mel(x)[:, :144]], 144, self.model.spectrogram.silence)[0]
+        def beginning(x): return crops([self.compute_mel(x)[:, :144]], 144, self.model.mel.silence)[0]
         origin: Origin = 'unseen' if self.sounds['unseen'] else 'learned'
         shown = []
         for x, name in list(zip(self.sounds[origin], self.sounds[origin].names))[:2]:
@@ -424,7 +423,7 @@ class Evaluation:
         scored = int(torch.tensor(self.scores['reconstruction']).isfinite().sum())
         comparison = self.comparison()
         return Report(
-            seed=self.seed, vocoder=self.vocoder_name, corpus=corpus,
+            seed=self.seed, vocoder=self.vocoders['vocoder'].name, corpus=corpus,
             used=SoundsUsed(len(learned), len(unseen), learned.seconds + unseen.seconds, len(self.generated),
                             len(self.resynthesized), self.resynthesized_unseen, scored),
             mel={origin: mean_error(found) for origin, found in self.mel_errors.items()},
@@ -432,9 +431,9 @@ class Evaluation:
             comparison=comparison, worst=sorted(self.worst, key=lambda w: -w.error)[:6], sliders=self.slider_qualities(),
             thumbnails=self.thumbnails(), not_measured=self.not_measured(comparison))
 
-# %% ../../nbs/740_evaluation.evaluate.ipynb #7b144060
+# %% ../../nbs/740_evaluation.evaluate.ipynb #db874cec
 def report(
-    model: LoadedModel | str | Path,
+    model: ModelRef,
     corpus: Corpus | str | Path,
     seed: int = 0,
     generated: int = GENERATED,
@@ -448,8 +447,8 @@ def report(
 
     Parameters
     ----------
-    model : LoadedModel | str | Path
-        a model, or its name, id or path
+    model : ModelRef
+        a name, an id or its beginning, a file, or a loaded model
     corpus : Corpus | str | Path
         a folder of sounds: the one the model was trained on, or another
     seed : int
@@ -475,15 +474,15 @@ def report(
     for name, value, least in (('generated', generated, FEWEST), ('max_sounds', max_sounds, 1)):
         if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= 10_000:
             raise UserError(f'{name} is {value!r}: give a whole number from {least} to 10000.')
-    model = model if isinstance(model, LoadedModel) else load_model(model)
+    model = load_model(model)
     corpus = corpus if isinstance(corpus, Corpus) else Corpus(corpus)
-    if keep and not model.path.is_file():
-        raise UserError(f'There is no model file {model.path} to keep the report in. Use keep=False.')
+    if keep and not (model.path and model.path.is_file()):
+        raise UserError(f'The model {model.name!r} has no file to keep the report in: save it, or use keep=False.')
     is_learned, folder = match_corpus(model, corpus)
     learned, unseen = choose_sounds(corpus, is_learned, max_sounds, make_generator(seed))
     evaluation = Evaluation(model, learned, unseen, seed, generated, vocoder)
     run_phases(evaluation.phases(), progress, stop)
     made = evaluation.result(folder)
-    if keep: put_extra(model, 'report', made.to_dict())
+    if keep: edit_model(model, extra=dict(report=made.to_dict()))
     if progress: progress(Progress(1., 'done', 0.))
     return made

@@ -7,104 +7,102 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 # %% auto #0
-__all__ = ['Near', 'Nearness']
+__all__ = ['Nearness', 'Near']
 
 # %% ../../nbs/230_features.nearness.ipynb #e816c046
 import numpy as np
 import torch
 from torch.nn import functional as F
 from ..audio.corpus import Corpus
-from ..audio.files import Sound, resample, SAMPLE_RATE
+from ..audio.files import Samples, Sound, resample, SAMPLE_RATE
 from ..core import UserError
 from ..text import counted
 from .mel import Mel
 
 # %% ../../nbs/230_features.nearness.ipynb #9212de62
-_FRAMES, _STEP, _SPAN = 96, 12, 48   # of a window; between windows of the corpus; between windows of a sound
+_FRAMES = 96         # of a window
+_CORPUS_STEP = 12    # frames between windows of the corpus
+_SOUND_STEP = 48     # frames between windows of a sound that is compared with it
 
 def _windows(mel, step, silence): # (m,f) -> (n,m,96)
-    "Windows that begin `step` frames apart from where the sound begins, silence after the end, without those in which nothing sounds"
-    mel = mel[:, int((mel.amax(0) > silence + 1).int().argmax()):]
+    "Windows from where the sound begins, with silence after the end, without those in which nothing sounds"
+    first = int((mel.amax(0) > silence + 1).int().argmax())
+    mel = mel[:, first:]
     n = max(1, -(-(mel.shape[1] - _FRAMES//2)//step))
-    w = F.pad(mel, (0, max(0, (n - 1)*step + _FRAMES - mel.shape[1])), value=silence).unfold(1, _FRAMES, step)[:, :n].permute(1, 0, 2)
-    return w[w.amax((1, 2)) > silence + 1]
+    missing = max(0, (n - 1)*step + _FRAMES - mel.shape[1])
+    windows = F.pad(mel, (0, missing), value=silence).unfold(1, _FRAMES, step)[:, :n].permute(1, 0, 2)
+    return windows[windows.amax((1, 2)) > silence + 1]
 
-@dataclass(frozen=True)
-class Near:
-    """How near a sound is to a corpus
-
-    Parameters
-    ----------
-    distance : float
-        to the nearest sounds of the corpus, the mean over windows; 1 is the spread of the corpus
-    name : str
-        of the corpus file that is nearest to most windows
-    verdict : str
-        'a copy', 'near', or 'unlike the corpus'
-    """
-    distance: float
-    name: str
-    verdict: str
-
+# %% ../../nbs/230_features.nearness.ipynb #ac8fa973
 class Nearness:
-    """What distances are usual in a corpus, and how far a sound is from it
+    """The usual distances in a corpus, and how far a sound is from it
 
     Parameters
     ----------
     corpus : Corpus
+        at least four sounds
     mel : Mel | None
-        how pictures are made; None: the usual way
+        how mels are made; None: with the default settings
     often : float
-        the share of the corpus's own sounds that would be called a copy, and of those called unlike it
+        share of the corpus's own sounds that counts as copies, and share that counts as unlike
     """
     def __init__(self,
         corpus: Corpus,
         mel: Mel | None = None,
         often: float = .05,
     ):
-        self.mel, self.names = mel or Mel(), list(corpus.names)
-        if len(self.names) < 4: raise UserError(f'A corpus of {counted(len(self.names), "sound")} does not say what distances are usual: four are the fewest.')
-        mels = [self._mel(x) for x in corpus]
-        self.spread = (.5*torch.cat(mels, 1).std(1) + .5*torch.cat(mels, 1).std()).clamp(min=1e-3)
-        parts = [self._coarse(m, _STEP) for m in mels]
-        self.windows, self.sounds = (torch.cat(p) for p in zip(*parts))
-        self.owner = torch.cat([torch.full((len(p),), i) for i, (p, _) in enumerate(parts)])
-        self.usual = torch.tensor([d for i, m in enumerate(mels) if (d := self._nearest(m, but=i)[0]) is not None])  # of each file to the others
+        self.mel, self.names = mel or Mel(), corpus.names
+        if len(corpus) < 4:
+            has = counted(len(corpus), 'sound')
+            raise UserError(f'A corpus of {has} is too small to say which distances are usual: it takes four.')
+        mels = [self._make_mel(x) for x in corpus]
+        everything = torch.cat(mels, 1)
+        self.std = (.5*everything.std(1) + .5*everything.std()).clamp(min=1e-3)   # (m,)
+        parts = [self._coarse(m, _CORPUS_STEP) for m in mels]
+        self.windows, self.sounding = (torch.cat(p) for p in zip(*parts))         # (n,24,m/2), (n,24)
+        self.owner = torch.tensor([i for i, (windows, _) in enumerate(parts) for _ in windows])
+        distances = [self._nearest(m, leave_out=i)[0] for i, m in enumerate(mels)]
+        self.usual = torch.tensor([d for d in distances if d is not None])        # of each file to the others
         self.copy, self.unlike = self.usual.quantile(torch.tensor([often, 1 - often])).tolist()
 
-    def _mel(self, x):
+    def _make_mel(self, x): # (t,) -> (m,f)
         with torch.no_grad(): return self.mel(x[None])[0]
 
     def _coarse(self, mel, step): # (m,f) -> (n,24,m/2), (n,24)
-        "Windows as coarse pictures, and which of their frames sound"
-        w = _windows(mel, step, self.mel.silence)
-        return F.avg_pool2d((w/self.spread[:, None])[:, None], (2, 4))[:, 0].mT, (w.amax(1).unfold(1, 4, 4).amax(2) > self.mel.silence + 1).float()
+        "Coarse windows in standard deviations, and which of their frames sound"
+        windows = _windows(mel, step, self.mel.silence)
+        coarse = F.avg_pool2d((windows/self.std[:, None])[:, None], (2, 4))[:, 0].mT
+        sounding = windows.amax(1).unfold(1, 4, 4).amax(2) > self.mel.silence + 1
+        return coarse, sounding.float()
 
-    def _nearest(self, mel, but=None):
-        "Mean distance of a picture's windows to the nearest window of the corpus, and whose that is; (None, None) for silence"
-        own, sounds = self._coarse(mel, _SPAN)
-        if not len(own): return None, None
-        either = sounds.sum(1)[:, None] + self.sounds.sum(1) - sounds @ self.sounds.T
-        far = torch.cdist(own.flatten(1), self.windows.flatten(1), p=1)/(either*own.shape[2])
-        if but is not None: far[:, self.owner == but] = torch.inf
-        d, i = far.min(1)
-        return d.mean().item(), self.owner[i].mode()[0].item()
+    def _nearest(self, mel, leave_out=None):
+        "Mean distance of a mel's windows to the nearest of the corpus, and whose they are; (None, None) for silence"
+        windows, sounding = self._coarse(mel, _SOUND_STEP)
+        if not len(windows): return None, None
+        in_both = sounding @ self.sounding.T
+        in_either = sounding.sum(1)[:, None] + self.sounding.sum(1) - in_both
+        far = torch.cdist(windows.flatten(1), self.windows.flatten(1), p=1)/(in_either*windows.shape[2])
+        if leave_out is not None: far[:, self.owner == leave_out] = torch.inf
+        distance, i = far.min(1)
+        return distance.mean().item(), self.owner[i].mode()[0].item()
 
     def __call__(self,
-        x,
+        x: Samples | Sound,
     ) -> Near:
-        """How near a sound is
+        """How near a sound is to the corpus
 
         Parameters
         ----------
-        x
-            a `Sound`, or samples (t,) or (c,t) at 48 kHz
+        x : Samples | Sound
+            (t,) or (c,t); samples are at 48 kHz
         """
         rate = x.rate if isinstance(x, Sound) else SAMPLE_RATE
-        x = x.detach().cpu() if isinstance(x, torch.Tensor) else torch.from_numpy(np.array(x, 'float32'))
-        distance, i = self._nearest(self._mel(resample(x.mean(0) if x.ndim == 2 else x, rate)))
+        y = x.detach().cpu() if isinstance(x, torch.Tensor) else torch.from_numpy(np.array(x, 'float32'))
+        mono = y.mean(0) if y.ndim == 2 else y
+        distance, i = self._nearest(self._make_mel(resample(mono, rate)))
         if distance is None: return Near(float('inf'), '', 'unlike the corpus')
-        return Near(distance, self.names[i], 'a copy' if distance < self.copy else 'near' if distance <= self.unlike else 'unlike the corpus')
+        verdict = 'a copy' if distance < self.copy else 'near' if distance <= self.unlike else 'unlike the corpus'
+        return Near(distance, self.names[i], verdict)
 
     def text(self,
         n: Near,
@@ -114,7 +112,26 @@ class Nearness:
         Parameters
         ----------
         n : Near
-            as a call gave it
+            what calling the object returned
         """
         found = f'{n.distance:.3g} from {n.name}' if n.name else 'it is silent'
-        return f'{n.verdict} ({found}; copies are under {self.copy:.3g}, strangers over {self.unlike:.3g})'
+        usual = f'copies are under {self.copy:.3g}, sounds unlike the corpus over {self.unlike:.3g}'
+        return f'{n.verdict} ({found}; {usual})'
+
+# %% ../../nbs/230_features.nearness.ipynb #562c2c8d
+@dataclass(frozen=True)
+class Near:
+    """How near a sound is to a corpus
+
+    Parameters
+    ----------
+    distance : float
+        to the corpus, the mean over the sound's windows; infinite for silence
+    name : str
+        the corpus file that is nearest to most windows
+    verdict : str
+        'a copy', 'near', or 'unlike the corpus'
+    """
+    distance: float
+    name: str
+    verdict: str

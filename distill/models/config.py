@@ -117,7 +117,7 @@ def check_rows(
         object.__setattr__(cfg, name, rows)
     if min(getattr(cfg, 'std')) <= 0: raise UserError(f'{kind}: std must be above 0 in every mel row.')
 
-# %% ../../nbs/305_models.config.ipynb #00e7f583
+# %% ../../nbs/305_models.config.ipynb #557f2b0a
 @contextmanager
 def fresh_weights(
     seed: int | None,
@@ -127,7 +127,7 @@ def fresh_weights(
     Parameters
     ----------
     seed : int | None
-        of the layers built inside; None: no weights, until `load_state_dict(…, assign=True)` fills them
+        of the layers inside; None: no weights, until `load_state_dict(…, assign=True)` fills them
     """
     if seed is None:
         with torch.device('meta'): yield

@@ -143,8 +143,8 @@ class Task:
         "The losses of a batch and the net's gradients, on a smaller batch where memory does not suffice"
         before = self.random.get_state()
         while (parts := self._try_gradients()) is None:
-            half = self.batch_size//2
-            warnings.warn(f'There is not enough memory for {counted(self.batch_size, "crop")} a step: going on with {half}.')
+            crops, half = counted(self.batch_size, 'crop'), self.batch_size//2
+            warnings.warn(f'There is not enough memory for {crops} a step: going on with {half}.')
             self.batch_size = half
             self.random.set_state(before)
         return parts
@@ -374,15 +374,20 @@ def fit(
         yield record
 
 # %% ../../nbs/410_training.loop.ipynb #b205d45d
+_MISFITS = (KeyError, TypeError, ValueError, RuntimeError, AttributeError, IndexError)   # what a checkpoint may lack
+
 def _begin(task: Task, checkpoint: Checkpoint | None, resume: bool) -> Progress:
     "How far the training is: at its start, or where its checkpoint says"
     if resume and checkpoint is not None:
         saved = read_checkpoint(checkpoint)
         _check_identity(checkpoint, saved, task)
-        task.load(saved)
+        try: task.load(saved)
+        except _MISFITS as e:
+            reason = (str(e).splitlines() or [''])[0][:100]
+            raise UserError(f'This unfinished training cannot be resumed ({reason}): begin a new one.') from e
         return Progress(**{name: saved[name] for name in vars(Progress())})
     progress = Progress()
-    if checkpoint is not None: save_checkpoint(checkpoint, task, progress)   # a folder that cannot be written is noticed now
+    if checkpoint is not None: save_checkpoint(checkpoint, task, progress)   # a folder that cannot be written shows now
     return progress
 
 def _last_best(history: list[dict[str, Any]]) -> int:

@@ -4,90 +4,107 @@
 
 # %% ../../nbs/420_training.optimizer.ipynb #e8a41cd3
 from __future__ import annotations
+from collections.abc import Iterable
+from typing import Any
 
 # %% auto #0
-__all__ = ['orthogonal', 'Muon']
+__all__ = ['orthogonalize', 'Muon']
 
 # %% ../../nbs/420_training.optimizer.ipynb #b813a112
 import torch
+from torch import nn
 
 # %% ../../nbs/420_training.optimizer.ipynb #7a1c90e2
-def orthogonal(
-    x,
+def orthogonalize(
+    x: torch.Tensor,
     rounds: int = 5,
-):
-    """Matrices with the directions of the given ones, each about as long as the other: Newton-Schulz with the coefficients of Jordan et al. 2024, on the products of the rows
+) -> torch.Tensor:
+    """Matrices with the directions of the given ones, all about as long: Newton-Schulz as in Jordan et al. 2024
 
     Parameters
     ----------
-    x
+    x : torch.Tensor
         (n,rows,columns)
     rounds : int
         of the iteration
 
     Returns
     -------
-    (n,rows,columns)
+    torch.Tensor
+        (n,rows,columns)
     """
-    if x.shape[1] > x.shape[2]: return orthogonal(x.mT, rounds).mT
+    if x.shape[1] > x.shape[2]: return orthogonalize(x.mT, rounds).mT
     x = x/(x.norm(dim=(1, 2), keepdim=True) + 1e-7)
-    p, whole = x @ x.mT, None
+    power = x @ x.mT
+    total = torch.eye(x.shape[1], dtype=x.dtype, device=x.device)
     for i in range(rounds):
-        q = torch.baddbmm(p, p, p, beta=-4.7750, alpha=2.0315)
+        q = torch.baddbmm(power, power, power, beta=-4.7750, alpha=2.0315)
         q.diagonal(dim1=1, dim2=2).add_(3.4445)
-        whole = q if whole is None else q @ whole
-        if i < rounds - 1: p = q @ p @ q
-    return whole @ x
+        total = q @ total if i else q
+        if i < rounds - 1: power = q @ power @ q
+    return total @ x
 
+# %% ../../nbs/420_training.optimizer.ipynb #ab871252
 class Muon(torch.optim.Optimizer):
     """Muon (Jordan et al. 2024) for the weights of convolutions, AdamW (Loshchilov & Hutter 2019) for all else
 
     Parameters
     ----------
-    params
+    params : Iterable[nn.Parameter]
         of a net
     lr : float
-        of both
+        learning rate of both
     momentum : float
-        how much of the running mean of the slopes is kept every step
+        how much of the running mean of the gradients is kept every step
     weight_decay : float
         of both
     """
     def __init__(self,
-        params,
+        params: Iterable[nn.Parameter],
         lr: float,
         momentum: float = .95,
         weight_decay: float = .01,
     ):
         params = list(params)
-        super().__init__([p for p in params if p.ndim > 2], dict(lr=lr, momentum=momentum, weight_decay=weight_decay))
-        self.rest = torch.optim.AdamW([p for p in params if p.ndim < 3], lr, betas=(.9, .99), weight_decay=weight_decay, fused=True)
+        kernels = [p for p in params if p.ndim > 2]
+        others = [p for p in params if p.ndim < 3]
+        super().__init__(kernels, dict(lr=lr, momentum=momentum, weight_decay=weight_decay))
+        self.adamw = torch.optim.AdamW(others, lr, betas=(.9, .99), weight_decay=weight_decay, fused=True)
 
-    @torch.no_grad()
-    def step(self):
-        "Move all weights"
-        group, by_shape = self.param_groups[0], {}
-        self.rest.param_groups[0]['lr'] = lr = group['lr']
-        self.rest.step()
-        for p in group['params']:
+    def _by_shape(self) -> dict[torch.Size, list[tuple[nn.Parameter, torch.Tensor]]]:
+        "Weights and their gradients with momentum, as matrices, by shape"
+        momentum, groups = self.param_groups[0]['momentum'], {}
+        for p in self.param_groups[0]['params']:
             if p.grad is None: continue
             mean = self.state[p].setdefault('mean', torch.zeros_like(p))
-            mean.lerp_(p.grad, 1 - group['momentum'])
-            by_shape.setdefault(p.shape, []).append((p, p.grad.lerp(mean, group['momentum']).flatten(1)))
-        for some in by_shape.values():
-            slopes = torch.stack([s for _, s in some])
-            for (p, _), d in zip(some, orthogonal(slopes)*(.2*max(slopes.shape[1:])**.5)): p.mul_(1 - lr*group['weight_decay']).sub_(d.view_as(p), alpha=lr)
+            mean.lerp_(p.grad, 1 - momentum)
+            gradient = p.grad.lerp(mean, momentum)
+            groups.setdefault(p.shape, []).append((p, gradient.flatten(1)))
+        return groups
 
-    def zero_grad(self, set_to_none=True):
-        "Forget the slopes of all weights"
+    @torch.no_grad()
+    def step(self) -> None:  # type: ignore[override]
+        "Move all weights"
+        lr, weight_decay = self.param_groups[0]['lr'], self.param_groups[0]['weight_decay']
+        self.adamw.param_groups[0]['lr'] = lr
+        self.adamw.step()
+        for group in self._by_shape().values():
+            gradients = torch.stack([g for _, g in group])
+            length = .2*max(gradients.shape[1:])**.5               # about AdamW's
+            for (p, _), direction in zip(group, orthogonalize(gradients)*length):
+                p.mul_(1 - lr*weight_decay)
+                p.sub_(direction.view_as(p), alpha=lr)
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        "Forget the gradients of all weights"
         super().zero_grad(set_to_none)
-        self.rest.zero_grad(set_to_none)
+        self.adamw.zero_grad(set_to_none)
 
-    def state_dict(self):
-        "What the next step depends on, AdamW's as `rest`"
-        return super().state_dict() | dict(rest=self.rest.state_dict())
+    def state_dict(self) -> dict[str, Any]:
+        "What the next step depends on, AdamW's as `adamw`"
+        return super().state_dict() | dict(adamw=self.adamw.state_dict())
 
-    def load_state_dict(self, d):
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         "Become what `state_dict` described"
-        super().load_state_dict(d)
-        self.rest.load_state_dict(d['rest'])
+        super().load_state_dict(state_dict)
+        self.adamw.load_state_dict(state_dict['adamw'])

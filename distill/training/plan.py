@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 # %% auto #0
-__all__ = ['PRESETS', 'STEP_GFLOP', 'TrainConfig', 'preset', 'default_steps', 'machine_gflops', 'expected_seconds']
+__all__ = ['PRESETS', 'STEP_GFLOP', 'TrainConfig', 'preset', 'default_steps', 'corpus_facts', 'machine_gflops',
+           'expected_seconds']
 
 # %% ../../nbs/400_training.plan.ipynb #ae283dd2
 import torch
@@ -152,6 +153,13 @@ def default_steps(
     "Optimizer steps for a corpus: 1000 up to three minutes of sound, then with the root of its length, up to 2000"
     steps = min(2000, 1000*max(1, corpus.seconds/180)**.5)
     return round(steps*cfg.step_scale)
+
+# %% ../../nbs/400_training.plan.ipynb #6eccb458
+def corpus_facts(
+    corpus: Corpus,
+) -> dict[str, Any]:
+    "What checkpoints and model files say of a corpus: name, fingerprint, number of files, seconds"
+    return dict(name=corpus.folder.name, fingerprint=corpus.fingerprint, n_files=len(corpus), seconds=corpus.seconds)
 
 # %% ../../nbs/400_training.plan.ipynb #087a2579
 STEP_GFLOP = 13.08   # billions of operations in a step: forward, backward and the move of the weights

@@ -24,7 +24,6 @@ from ..core import UserError, atomic_write
 from ..text import counted
 from ..features.mel import Mel, MelConfig
 from ..models.persistence import LoadedModel, load_model
-from ..models.model import latent_of
 from .parts import Panel, grey, new_figure, picture, row, show
 from .player import Player
 
@@ -75,7 +74,7 @@ def latent_places(
     pd.DataFrame
         index: name; columns: first, second (spreads), seconds, group
     """
-    z = torch.stack([latent_of(model, corpus[i][:round(seconds*SAMPLE_RATE)])[0].mean(1) for i in range(len(corpus))])
+    z = torch.stack([model.encode(corpus[i][:round(seconds*SAMPLE_RATE)])[0].mean(1) for i in range(len(corpus))])
     z = z - z.mean(0)
     xy = z @ torch.linalg.svd(z, full_matrices=False).Vh[:2].T
     xy = torch.nn.functional.pad(xy, (0, 2 - xy.shape[1]))/xy.std().clamp(min=1e-6)

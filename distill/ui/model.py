@@ -13,21 +13,20 @@ import torch
 from fastcore.basics import patch
 
 # %% auto #0
-__all__ = ['MOST', 'MOST_FOUND', 'edit_model', 'copy_model', 'strength_text', 'SliderRow', 'made_text', 'Take', 'ModelPanel',
-           'Measuring']
+__all__ = ['MOST', 'MOST_FOUND', 'strength_text', 'SliderRow', 'made_text', 'Take', 'ModelPanel', 'Measuring']
 
 # %% ../../nbs/860_ui.model.ipynb #7abcae0a
 from ..audio.corpus import Corpus
 from ..core import UserError
-from ..evaluation.report import html_of
+from ..evaluation.report import report_html
 from ..generation.sounds import blend, generate, morph, save_sound
 from ..library.catalog import ModelLibrary
 from ..text import duration_text
-from ..models.persistence import LoadedModel, load_model, resave
+from ..models.persistence import LoadedModel, copy_model, edit_model, load_model
 from ..features.nearness import Nearness
-from ..models.model import DENSEST
+from ..generation.recipe import DENSEST
 from ..audio.files import LONGEST, given
-from ..evaluation.measures import report
+from ..evaluation.evaluate import report
 from ..library.history import TAKE_COLUMNS, History, take_cells
 from ..generation.presets import delete_preset, presets, save_preset
 from .parts import Panel, close_all, mel_picture, row, show
@@ -36,45 +35,7 @@ from .work import Work
 from ..text import range_text
 
 # %% ../../nbs/860_ui.model.ipynb #5e19ebf5
-def edit_model(
-    path,
-    **changes,
-) -> Path:
-    """Change what a model file says of itself
-
-    Parameters
-    ----------
-    path
-        a model file
-    **changes
-        fields of its metadata: name, tags, description, extra
-
-    Returns
-    -------
-    Path
-        the same path
-    """
-    return resave(load_model(path), path, **changes)
-
-def copy_model(
-    path,
-    name: str,
-) -> Path:
-    """A second model with the same weights, under another name and with an id of its own
-
-    Parameters
-    ----------
-    path
-        a model file
-    name : str
-        of the copy
-
-    Returns
-    -------
-    Path
-        the new file, beside the old one
-    """
-    return resave(load_model(path), name=name, model_id='', created='')
+#| export
 
 # %% ../../nbs/860_ui.model.ipynb #be408034
 def strength_text(
@@ -87,7 +48,7 @@ def strength_text(
     s
         a slider of the analysis
     """
-    said = f'{100*s.share:.0f} % of variety' if s.rho is None else f'ρ {s.rho:.2f}' + ('' if s.covered is None else f', {100*s.covered:.0f} % of range')
+    said = f'{100*s.share:.0f} % of variety' if s.rho is None else f'ρ {s.rho:.2f}' + ('' if s.coverage is None else f', {100*s.coverage:.0f} % of range')
     low, high = (s.values[0], s.values[-1]) if s.descriptor is None else (s.low, s.high)
     return said if low is None else f'{range_text(s.descriptor, low, high)} · {said}'
 
@@ -146,8 +107,8 @@ class Take(W.VBox):
     def __init__(self, panel, sound, settings=None, near=''):
         self.sound, self.settings, self.near, self.file, self.name = sound, settings, near, None, _title(sound.info)
         self.player = Player(sound, self.name)
-        mel = panel.loaded.spectrogram(given(sound).samples[None].to(panel.loaded.device))[0]
-        self.image = W.HTML(mel_picture(mel, panel.loaded.spectrogram.cfg, f'mel spectrogram of {self.name}', 3.4))
+        mel = panel.loaded.mel(given(sound).samples[None].to(panel.loaded.device))[0]
+        self.image = W.HTML(mel_picture(mel, panel.loaded.mel.cfg, f'mel spectrogram of {self.name}', 3.4))
         self.keep = panel.button('Keep', lambda: panel.keep(self), 'Keep this take, here and in the history')
         self.drop = panel.button('Drop', lambda: panel.drop(self), 'Remove this take; the history may let it go too')
         self.recall = panel.button('Recall', lambda: panel.recall(self), 'Put the controls back to what made this take')
@@ -266,7 +227,7 @@ class ModelPanel(Panel):
         if not (file := self.partner.value) or file == self._other[0]: return
         try:
             other = load_model(self.loaded.path.with_name(file), str(self.loaded.device))
-            if other.spectrogram.cfg != self.loaded.spectrogram.cfg: raise UserError(f'{other.metadata.name} and {self.loaded.metadata.name} cannot be blended: their pictures have different settings.')
+            if other.mel.cfg != self.loaded.mel.cfg: raise UserError(f'{other.metadata.name} and {self.loaded.metadata.name} cannot be blended: their pictures have different settings.')
         except UserError: self.partner.value = ''; raise
         self._other = file, other
 
@@ -472,7 +433,7 @@ class ModelPanel(Panel):
         Parameters
         ----------
         **settings
-            more of `report`: seed, draws, most
+            more of `report`: seed, generated, max_sounds
         """
         if not self.sounds.value.strip(): raise UserError('A report needs sounds: give the folder the model learned from, or another.')
         self.say('')
@@ -496,7 +457,7 @@ class ModelPanel(Panel):
         show(self.measure, not running); show(self.stop_measuring, running)
         last = w.records[-1] if running and w.records else None
         self.how_far.value = '' if not running else 'Reading the sounds …' if not last else f"{100*last['done']:.0f} %, {html.escape(last['what'])}, {duration_text(w.eta)} to go"
-        if not running: self.report.value = w.result._repr_html_() if w and w.result else html_of(self.loaded.metadata.extra)
+        if not running: self.report.value = w.result._repr_html_() if w and w.result else report_html(self.loaded.metadata.extra)
         if w and w.error: self.blame(w.error)
 
 # %% ../../nbs/860_ui.model.ipynb #f5d797e2

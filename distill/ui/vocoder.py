@@ -52,7 +52,7 @@ class VocoderTraining(Work):
         **settings,
     ):
         self.path, self.corpus, self.settings, self.plan, self.example = model.path, corpus, settings, None, None
-        self.rate = model.spectrogram.cfg.sample_rate
+        self.rate = model.mel.cfg.sample_rate
         super().__init__(model.path, model.metadata.name, tell, unfinished(model)['training_history'] if settings.get('resume') else ())
 
     def do(self): return bundle_vocoder(self.path, self.corpus, plan=self._planned, progress=self.heard, preview=self._heard_so_far, stop=self.now.is_set, **self.settings)
@@ -271,7 +271,7 @@ class VocoderPanel(Panel):
                        (self.play, has and not running), (self.bar, bool(t))): show(w, yes)
         for w in (self.model, self.folder, self.type, self.minutes): w.disabled = running
         self.stop.description = 'Stop now' if running and t.stopping else 'Stop'
-        self.about.value = f'<div class="distill-dim">{html.escape(resolve_vocoder(m.vocoder_state, m.spectrogram).why)}</div>' if m and not (t and t.state in ('running', 'done')) else ''
+        self.about.value = f'<div class="distill-dim">{html.escape(m.vocoder().why)}</div>' if m and not (t and t.state in ('running', 'done')) else ''
         self.cost.value = f'<div class="distill-cost">{html.escape(self._cost_text())}</div>'
         self.status.value = f'<div class="distill-status" role="status">{html.escape(status_text(t))}</div>' if t else '<div class="distill-status">A vocoder training of this model is unfinished.</div>' if waits else ''
         if t and t.plan and t.records: self.bar.max, self.bar.value = max(t.plan.steps, t.records[-1]['step']), t.records[-1]['step']
