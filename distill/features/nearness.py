@@ -44,7 +44,7 @@ class Nearness:
     mel : Mel | None
         how mels are made; None: with the default settings
     often : float
-        share of the corpus's own sounds that counts as copies, and share that counts as unlike
+        share of the corpus's own sounds that are called copies, and share called unlike
     """
     def __init__(self,
         corpus: Corpus,
