@@ -1,4 +1,4 @@
-"What a user's type checker sees: whole classes, explicit exports, no Any where there is a type, in the installed wheel and in an editable install."
+"What a user's type checker sees, in the wheel and in an editable install: whole classes, explicit exports, no Any."
 import re, shutil, subprocess, sys
 from pathlib import Path
 import pytest
@@ -10,7 +10,8 @@ RIGHT = '''
 from pathlib import Path
 from typing import assert_type
 import distill
-from distill import Corpus, History, Model, ModelLibrary, Recipe, Sound, TrainConfig, UserError, blend, generate, load_model, morph, reconstruct, report, train_model
+from distill import Corpus, History, Model, ModelLibrary, Recipe, Sound, TrainConfig, UserError
+from distill import blend, generate, load_model, morph, reconstruct, report, train_model
 from distill.library import ModelEntry
 from distill.models.persistence import LoadedModel
 
@@ -58,11 +59,14 @@ def installed(place):
     return Path(place('python', '-c', 'import sys; print(sys.executable)').stdout.strip())
 
 
-def mypy(python, *files): return [sys.executable, '-m', 'mypy', '--strict', '--config-file=', '--cache-dir', ROOT/'.mypy_cache', '--python-executable', python, *files]
+def mypy(python, *files):
+    options = ['--strict', '--config-file=', '--cache-dir', ROOT/'.mypy_cache', '--python-executable', python]
+    return [sys.executable, '-m', 'mypy', *options, *files]
 
 def pyright(python, *files): return [sys.executable, '-m', 'pyright', '--pythonpath', python, *files]
 
-CHECKERS = [mypy, pytest.param(pyright, marks=pytest.mark.skipif(not shutil.which('node'), reason='pyright needs node'))]
+needs_node = pytest.mark.skipif(not shutil.which('node'), reason='pyright needs node')
+CHECKERS = [mypy, pytest.param(pyright, marks=needs_node)]
 
 
 @pytest.mark.parametrize('checker', CHECKERS, ids=['mypy', 'pyright'])
@@ -75,7 +79,8 @@ def test_a_users_script_is_understood(how, checker, request, tmp_path):
     r = subprocess.run(checker(python, 'right.py', 'wrong.py'), cwd=tmp_path, capture_output=True, text=True)
     errors = re.findall(r'(\w+)\.py:(\d+):.*error.*', r.stdout)
     assert errors == [('wrong', str(line)) for line in range(2, 2 + len(WRONG))], r.stdout + r.stderr
-    for found, kind in zip(re.findall(r'wrong\.py:.*error.*', r.stdout), WRONG.values()): assert re.search(kind, found)
+    kinds = re.findall(r'wrong\.py:.*error.*', r.stdout)
+    for found, kind in zip(kinds, WRONG.values()): assert re.search(kind, found)
 
 
 def test_the_package_has_no_type_errors():

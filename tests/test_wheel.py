@@ -1,9 +1,10 @@
-"""The built wheel in an empty environment with only its runtime dependencies: what a user gets, and nothing a developer has.
+"""The built wheel in an empty environment with its runtime dependencies: what a user gets, and no developer's tool.
 
-Installing torch again would take 5 GB, so the environment is new and the dependencies in it are links: exactly those packages
-that the wheel requires, and what they require, from the environment that runs the tests. nbdev, pytest and the others are not there.
+Installing torch again would take 5 GB, so the environment is new and the dependencies in it are links: exactly those
+packages that the wheel requires, and what they require, from the environment that runs the tests.
 """
-import json, os, subprocess, sys, venv, zipfile
+import json, os, shutil, subprocess, sys, venv, zipfile
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 import pytest
@@ -27,30 +28,42 @@ def required(names, known=None):
 
 @pytest.fixture(scope='module')
 def wheel(tmp_path_factory):
-    import shutil
     d = tmp_path_factory.mktemp('wheel')
     shutil.copytree(ROOT/'distill', d/'src'/'distill', ignore=shutil.ignore_patterns('__pycache__'))
     for f in ('pyproject.toml', 'README.md', 'LICENSE'): shutil.copy(ROOT/f, d/'src')
-    r = subprocess.run([sys.executable, '-m', 'pip', 'wheel', '-q', '--no-deps', '--no-build-isolation', '-w', d, d/'src'], capture_output=True, text=True)
+    options = ['-q', '--no-deps', '--no-build-isolation', '-w', d]
+    r = subprocess.run([sys.executable, '-m', 'pip', 'wheel', *options, d/'src'], capture_output=True, text=True)
     assert r.returncode == 0, r.stdout + r.stderr
     return next(d.glob('*.whl'))
 
 
+def requirements(wheel):
+    "What a wheel requires, without extras"
+    with zipfile.ZipFile(wheel) as z:
+        name = next(n for n in z.namelist() if n.endswith('/METADATA'))
+        lines = z.read(name).decode().splitlines()
+    needs = [line.partition(': ')[2] for line in lines if line.startswith('Requires-Dist:')]
+    return [n for n in needs if 'extra ==' not in n]
+
+
 @pytest.fixture(scope='module')
 def place(wheel, tmp_path_factory):
-    "An environment with the wheel and links to what it requires: a function that runs a command in it, from an empty folder"
+    "Runs a command from an empty folder, in an environment with the wheel and links to what it requires"
     d = tmp_path_factory.mktemp('empty')
     venv.create(d/'env', with_pip=False)
     python = d/'env'/'bin'/'python'
-    site = Path(subprocess.run([python, '-c', 'import site; print(site.getsitepackages()[0])'], capture_output=True, text=True, check=True).stdout.strip())
-    with zipfile.ZipFile(wheel) as z: needs = [l.partition(': ')[2] for l in z.read(next(n for n in z.namelist() if n.endswith('/METADATA'))).decode().splitlines() if l.startswith('Requires-Dist:')]
-    for dist in required([n for n in needs if 'extra ==' not in n]).values():
+    code = 'import site; print(site.getsitepackages()[0])'
+    site = Path(subprocess.run([python, '-c', code], capture_output=True, text=True, check=True).stdout.strip())
+    for dist in required(requirements(wheel)).values():
         for top in {f.parts[0] for f in dist.files or [] if f.parts[0] not in ('..', '__pycache__')}:
             if not (site/top).exists(): os.symlink(dist.locate_file(top), site/top)
-    subprocess.run([sys.executable, '-m', 'pip', '-q', '--python', python, 'install', '--no-deps', '--no-index', wheel], check=True, capture_output=True)
-    (d/'home').mkdir()
-    env = {k: v for k, v in os.environ.items() if not k.startswith(('PYTHON', 'DISTILL'))} | dict(HOME=str(d/'home'))
-    return lambda *cmd: subprocess.run([d/'env'/'bin'/cmd[0], *cmd[1:]], cwd=d/'home', env=env, capture_output=True, text=True, timeout=300)
+    pip = [sys.executable, '-m', 'pip', '-q', '--python', python]
+    subprocess.run([*pip, 'install', '--no-deps', '--no-index', wheel], check=True, capture_output=True)
+    home = d/'home'
+    home.mkdir()
+    env = {k: v for k, v in os.environ.items() if not k.startswith(('PYTHON', 'DISTILL'))} | dict(HOME=str(home))
+    run = partial(subprocess.run, cwd=home, env=env, capture_output=True, text=True, timeout=300)
+    return lambda name, *arguments: run([d/'env'/'bin'/name, *arguments])
 
 
 def test_the_wheel_holds_the_package_and_nothing_else(wheel):
@@ -62,9 +75,9 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel):
 
 
 def test_no_developer_tool_is_needed(place):
-    code = '''import importlib.util, pkgutil, distill
-assert not [m for m in ('nbdev', 'execnb', 'pytest', 'jupyterlab', 'smalldocs', 'playwright', 'mypy') if importlib.util.find_spec(m)]
-import importlib
+    code = '''import importlib, importlib.util, pkgutil, distill
+tools = 'nbdev execnb pytest jupyterlab smalldocs playwright mypy pyright'.split()
+assert not [m for m in tools if importlib.util.find_spec(m)]
 for m in pkgutil.walk_packages(distill.__path__, 'distill.'): importlib.import_module(m.name)
 for n in distill.__all__: getattr(distill, n)
 print('imported')'''
