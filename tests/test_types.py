@@ -25,7 +25,6 @@ def make(folder: Path) -> Sound:
     print(found[0].name.upper(), loaded.metadata.name.upper(), len(lib.df()))
     sound = generate(model, {'brightness': 5}, seconds=3, seed=7)
     assert_type(sound, Sound)
-    assert_type(generate('rain', n=3), list[Sound])
     sound.save(folder/'rain.wav')
     print(model.generate(Recipe(seconds=2.)).seconds, reconstruct(model, 'a.wav').rate, model.sliders.df())
     return sound
@@ -37,7 +36,7 @@ def look(folder: Path) -> None:
     print(history.df('rain').head())
     try: train_model(corpus, name='rain', cfg=TrainConfig(seed=1))
     except UserError as e: print(str(e).upper())
-    print(report('rain', corpus), morph('rain', 'a.wav', 'b.wav'), blend(['rain', 'wind']))
+    print(report('rain', corpus), morph('rain', 'a.wav', 'b.wav'), blend([('rain', 1.), ('wind', .5)]))
 
 panel = distill.ui.LibraryPanel()
 '''
