@@ -65,7 +65,7 @@ def _error(task: VAETraining, crops: Any, noise: Any) -> float:
     "The error on the same crops with the same noise; on fewer crops where memory turned out to be too small"
     import torch
     task.random.set_state(noise)
-    with torch.no_grad(): return task.losses(crops[:task.cfg.batch])['recon'].item()
+    with torch.no_grad(): return task.losses(crops[:task.batch_size])['recon'].item()
 
 def _train_for(task: VAETraining, seconds: float) -> tuple[float, float]:
     "Train for so long; the seconds that a step takes, and those of its crops"

@@ -289,7 +289,7 @@ def blend(
         yield f"{file_stem('-'.join(m.name for m in loaded))}-seed{asked.seed}", sound
     output.write(sounds())
 
-# %% ../../nbs/930_cli.generate.ipynb #5260b576
+# %% ../../nbs/930_cli.generate.ipynb #3e55116a
 _REPLAY = 'distill.generation.replay.replay'
 
 def replay(
@@ -301,7 +301,9 @@ def replay(
     models_dir: ModelsDir = None,
     as_json: AsJson = False,
 ):
-    """Make a sound again from what its file says, and compare the two.
+    """Make a sound again from its file, and compare.
+
+    The file says how the sound was made: model, seed, sliders and all the rest.
 
     JSON: {"path", "differs"}: the largest difference between two samples, 0 if all are the same.
 

@@ -17,11 +17,11 @@ if TYPE_CHECKING: import pandas as pd
 __all__ = ['ModelLibrary', 'repair_index', 'AmbiguousModel', 'refuse_old_name', 'differences', 'ModelEntry', 'Repair',
            'UnknownModel', 'VocoderInfo', 'note_file']
 
-# %% ../../nbs/620_library.catalog.ipynb #b5b6df77
+# %% ../../nbs/620_library.catalog.ipynb #dffe6a06
 from ..core import UserError, models_folder, sweep_leftovers, write_error
 from ..evaluation.report import report_facts
 from .card import MODEL_FILE_EXTENSION, TABLE_COLUMNS, ModelEntry, OldModelName, Setting
-from .index import SELECT_ENTRIES, LibraryIndex, Repair, entry_of, fold, note_file
+from .index import SELECT_ENTRIES, LibraryIndex, Repair, fold, note_file
 from .trash import UnknownModel, move_to_trash, remove_model, take_from_trash
 from ..models.metadata import ModelMetadata, VocoderInfo, vocoder_text
 from ..text import counted
@@ -29,7 +29,7 @@ from ..text import counted
 # %% ../../nbs/620_library.catalog.ipynb #ed7ff3f6
 _all_ = ['ModelEntry', 'Repair', 'UnknownModel', 'VocoderInfo', 'note_file']
 
-# %% ../../nbs/620_library.catalog.ipynb #ea4d8a2f
+# %% ../../nbs/620_library.catalog.ipynb #239d616b
 class ModelLibrary:
     """The models in a folder; the files are the truth, `library.db` beside them is a cache
 
@@ -68,7 +68,7 @@ class ModelLibrary:
         "The models that a condition in SQL is true of, newest first"
         condition = f'WHERE error IS NULL AND ({where}) ORDER BY created DESC, file'
         rows = self._index.query(f'{SELECT_ENTRIES} {condition}', *args)
-        return [entry_of(self.folder, *row) for row in rows]
+        return [self._index.entry(*row) for row in rows]
 
     def __iter__(self) -> Iterator[ModelEntry]: return iter(self._entries())
 

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING: from typing import Self
 
 # %% auto #0
-__all__ = ['CONTROL_CHARACTERS', 'METADATA_KEYS', 'check_text', 'ModelMetadata', 'VocoderInfo', 'vocoder_text', 'score_text']
+__all__ = ['CONTROL_CHARACTERS', 'METADATA_KEYS', 'check_text', 'iso_moment', 'ModelMetadata', 'VocoderInfo', 'vocoder_text',
+           'score_text']
 
 # %% ../../nbs/300_models.metadata.ipynb #1e5dd679
 from ..core import UserError
@@ -49,7 +50,7 @@ def check_text(
         raise UserError(f'{key} {str(value)[:40]!r} is not plain text of at most {limit} characters.')
     return unicodedata.normalize('NFC', value)
 
-# %% ../../nbs/300_models.metadata.ipynb #9f3f0d65
+# %% ../../nbs/300_models.metadata.ipynb #c5a1ae5c
 def _count(key: str, value: Any) -> int:
     "A whole number that fits into 63 bits"
     try: number = operator.index(value)
@@ -66,7 +67,7 @@ def _number(key: str, value: Any) -> float | None:
     except (OverflowError, ValueError, RuntimeError): return None
     return number if math.isfinite(number) else None
 
-def _moment(key: str, value: Any) -> str:
+def iso_moment(key: str, value: Any) -> str:
     "A date or time as ISO 8601 in UTC; the present when empty"
     try:
         moment = datetime.fromisoformat(value) if value else datetime.now(timezone.utc)
@@ -88,7 +89,7 @@ def _plain_json(key: str, value: Any) -> dict[str, Any]:
     except (TypeError, ValueError, RecursionError):
         raise UserError(f'{key} holds something that JSON cannot hold.') from None
 
-# %% ../../nbs/300_models.metadata.ipynb #338069fd
+# %% ../../nbs/300_models.metadata.ipynb #17e7c769
 @dataclass(frozen=True)
 class ModelMetadata:
     """Who a model is and how it was trained
@@ -153,7 +154,7 @@ class ModelMetadata:
         if not (isinstance(model_id, str) and re.fullmatch(r'[A-Za-z0-9_-]{4,64}', model_id)):
             raise UserError(f'model_id {str(model_id)[:40]!r} is not 4 to 64 letters and digits.')
         checked: dict[str, Any] = dict(
-            name=name, model_id=model_id, created=_moment('created', self.created),
+            name=name, model_id=model_id, created=iso_moment('created', self.created),
             description=check_text('description', self.description, 10_000),
             corpus=check_text('corpus', self.corpus, 1000, lines=False),
             tags=_tags('tags', self.tags), extra=_plain_json('extra', self.extra))
@@ -187,7 +188,7 @@ class ModelMetadata:
 
 METADATA_KEYS = [f.name for f in fields(ModelMetadata) if f.name != 'extra']
 
-# %% ../../nbs/300_models.metadata.ipynb #316c6d1f
+# %% ../../nbs/300_models.metadata.ipynb #2273b53b
 @dataclass(frozen=True)
 class VocoderInfo:
     """What the catalog knows about the vocoder in a model file
@@ -221,7 +222,7 @@ class VocoderInfo:
             type=check_text('vocoder type', self.type, 40, lines=False),
             epochs=_count('vocoder epochs', self.epochs),
             training_date=check_text('vocoder training_date', date, 40, lines=False))
-        if date: _moment('vocoder training_date', date)
+        if date: iso_moment('vocoder training_date', date)
         for key in ('final_loss', 'held_out', 'griffin_lim'):
             checked[key] = _number(f'vocoder {key}', getattr(self, key))
         for key, value in checked.items(): object.__setattr__(self, key, value)

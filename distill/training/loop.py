@@ -20,7 +20,7 @@ import torch
 from torch import nn
 from torch.nn.utils import clip_grad_norm_
 from ..core import MissingFile, UserError, atomic_write, choose_device, hold_interrupt, make_generator
-from ..text import counted
+from ..text import counted, duration_text
 
 # %% ../../nbs/410_training.loop.ipynb #0ac12146
 def _processes(device: str) -> Any:
@@ -73,6 +73,7 @@ class Task:
     ):
         self.cfg, self.epoch, self.batch_size = cfg, cfg.epoch, cfg.batch
         self.done = 0                                     # steps
+        self.progress = Progress()                        # of `fit`
         self.random = make_generator(cfg.seed)            # on the CPU: every device sees the same batches
         self.processes = _processes(device)
         self.device = self.processes.device if self.processes else choose_device(device)
@@ -278,7 +279,7 @@ def _check_identity(checkpoint: Checkpoint, saved: dict[str, Any], task: Task) -
         for k, v in own.items():
             if before.get(k) == v: continue
             if part == 'corpus':
-                was, now = (f'{counted(c["n_files"], "file")}, {c["seconds"]:.1f} s' for c in (before, own))
+                was, now = (f'{counted(c["n_files"], "file")}, {duration_text(c["seconds"])}' for c in (before, own))
                 told = f'was made on other sounds ({was}; now {now}): restore the folder'
             else:
                 was, now = (str(x)[:40] for x in (before.get(k), v))
@@ -364,7 +365,7 @@ def fit(
     if steps is not None: steps = -(-steps//task.epoch)*task.epoch
     most_seconds = math.inf if minutes is None else 60*minutes
     most_steps = math.inf if steps is None else steps
-    progress = _begin(task, checkpoint, resume)
+    task.progress = progress = _begin(task, checkpoint, resume)
     while task.done < most_steps and progress.seconds < most_seconds and not _out_of_patience(task, progress):
         _train_epoch(task, progress, checkpoint)
         record = _close_epoch(task, progress)

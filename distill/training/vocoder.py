@@ -5,26 +5,38 @@
 # %% ../../nbs/440_training.vocoder.ipynb #dc139c88
 from __future__ import annotations
 import copy, math, time, warnings
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
+from typing import Any, NamedTuple
 
 # %% auto #0
-__all__ = ['NETS', 'ENOUGH', 'STEPS', 'VocoderConfig', 'VocoderTraining', 'Plan', 'train_vocoder', 'check_budget']
+__all__ = ['TYPES', 'DEFAULT_STEPS', 'ENOUGH_STEPS', 'VocoderConfig', 'Example', 'make_example', 'crop_example', 'make_net',
+           'start_settings', 'VocoderTraining', 'Plan', 'train_vocoder']
 
 # %% ../../nbs/440_training.vocoder.ipynb #b63fa4fc
 import torch
+from torch.nn import functional as F
 from ..audio.corpus import Corpus
 from ..core import UserError, make_generator
-from ..text import counted
 from ..features.distance import mr_stft
 from ..features.mel import Mel, MelConfig
+from ..models.config import check_positive, check_share, check_whole
 from ..models.fourier import Fourier, FourierConfig, Phases, mel_to_magnitude, refine_low_phases
 from ..models.hifigan import (
-    DiscriminatorConfig, Discriminators, HiFiGAN, HiFiGANConfig, discriminator_loss, generator_loss, phase_augment)
-from .loop import Task, fit
-from ..models.vocoders import Base, GriffinLim, Unfit, load_vocoder
+    Answer, DiscriminatorConfig, Discriminators, HiFiGAN, HiFiGANConfig,
+    discriminator_loss, generator_loss, phase_augment)
+from ..models.vocoders import Base, GriffinLim, Unfit, Vocoder, VocoderState, load_vocoder
+from ..text import counted, duration_text
+from .loop import Record, Task, check_budget, fit, plain
+from .plan import corpus_facts
 
 # %% ../../nbs/440_training.vocoder.ipynb #4297246d
+TYPES = 'fourier', 'hifigan_v2'
+DEFAULT_STEPS = dict(fourier=600, hifigan_v2=20_000)   # where nobody asks for others
+ENOUGH_STEPS = dict(fourier=400, hifigan_v2=20_000)    # with fewer the result is likely to disappoint
+
 @dataclass(frozen=True)
 class VocoderConfig:
     """How a vocoder is trained
@@ -44,8 +56,8 @@ class VocoderConfig:
     discriminators : str
         'none', 'small' (a processor can bear them) or 'full' (Kong et al. 2020)
     adversarial_after : int
-        steps before the discriminators are listened to
-    gain : tuple
+        steps before the discriminators take part
+    gain : tuple[float, float]
         dB; every crop is made up to so much quieter or louder
     ema : float
         decay of the running mean of the weights, which is what is kept
@@ -65,33 +77,142 @@ class VocoderConfig:
     lr_warmup: int = 20
     discriminators: str = 'none'
     adversarial_after: int = 500
-    gain: tuple = (-12., 6.)
+    gain: tuple[float, float] = (-12., 6.)
     ema: float = .99
     hold_out: float = .15
     epoch: int = 50
     bf16: bool = False
     seed: int = 0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         "Refuse what cannot be trained with"
-        if self.type not in NETS: raise UserError(f"There is no vocoder type {self.type!r}: use {' or '.join(map(repr, NETS))}.")
-        if self.discriminators not in ('none', 'small', 'full'): raise UserError(f"There are no discriminators {self.discriminators!r}: use 'none', 'small' or 'full'.")
-        for k, (low, high) in dict(batch=(1, 1024), frames=(16, 4096), epoch=(1, 10**6), lr_warmup=(1, 10**6), adversarial_after=(0, 10**9), seed=(0, 2**63 - 1)).items():
-            v = getattr(self, k)
-            if not isinstance(v, int) or isinstance(v, bool) or not low <= v <= high: raise UserError(f'VocoderConfig: {k} is {v!r}, must be a whole number from {low} to {high}.')
-        if not self.lr > 0: raise UserError(f'VocoderConfig: lr is {self.lr}, must be above 0.')
-        if not 0 <= self.hold_out < 1: raise UserError(f'VocoderConfig: hold_out is {self.hold_out}, must be at least 0 and below 1.')
-        if not 0 <= self.ema < 1: raise UserError(f'VocoderConfig: ema is {self.ema}, must be at least 0 and below 1.')
+        if self.type not in TYPES:
+            raise UserError(f"There is no vocoder type {self.type!r}: use {' or '.join(map(repr, TYPES))}.")
+        if self.discriminators not in ('none', 'small', 'full'):
+            raise UserError(f"There are no discriminators {self.discriminators!r}: use 'none', 'small' or 'full'.")
+        check_whole(self, batch=(1, 1024), frames=(16, 4096), epoch=(1, 10**6), lr_warmup=(1, 10**6))
+        check_whole(self, adversarial_after=(0, 10**9), seed=(0, 2**63 - 1))
+        check_positive(self, 'lr')
+        check_share(self, 'hold_out', 'ema')
 
-NETS = dict(fourier=(FourierConfig, Fourier), hifigan_v2=(HiFiGANConfig, HiFiGAN))
-ENOUGH = dict(fourier=400, hifigan_v2=20_000)   # steps below which the result is likely to disappoint
-STEPS = dict(fourier=600, hifigan_v2=20_000)    # steps when nobody asks for others
-_WINDOWS = 256, 1024, 2048, 4096                # of the loss; others than those of the score
-_MARGIN = 4                                     # frames at both ends of a crop whose neighbours the net cannot see
+# %% ../../nbs/440_training.vocoder.ipynb #8317da65
+class Example(NamedTuple):
+    """A sound as a vocoder in training meets it, or a batch of them
+
+    Parameters
+    ----------
+    sound : torch.Tensor
+        (b,f*hop)
+    mel : torch.Tensor
+        (b,m,f)
+    phase : torch.Tensor | None
+        (b,k',f) radians, of the bins up to k'; None: not needed
+    """
+    sound: torch.Tensor
+    mel: torch.Tensor           # (b,m,f)
+    phase: torch.Tensor | None
+
+def make_example(
+    x: torch.Tensor,  # (t,)
+    mel: Mel,
+    frames: int,
+    low_steps: int | None = None,
+) -> Example:
+    """A sound filled up to whole frames, its mel, and the phases of its partials
+
+    Parameters
+    ----------
+    x : torch.Tensor
+        (t,)
+    mel : Mel
+    frames : int
+        at least; a shorter sound is followed by silence
+    low_steps : int | None
+        of the Fourier vocoder that is to learn it; None: another vocoder
+    """
+    hop = mel.cfg.hop
+    x = F.pad(x, (0, max(frames*hop - len(x), -len(x) % hop)))[None].to(mel.bank.device)
+    with torch.no_grad(): log_mel = mel(x)
+    if low_steps is None: return Example(x, log_mel, None)
+    phases, magnitude = Phases(mel.cfg), mel_to_magnitude(mel, log_mel)
+    phase = refine_low_phases(mel, magnitude, phases(magnitude), low_steps)
+    known = max(phases.tonal, mel.cfg.n_fft//16)       # bins; above them phases are random
+    return Example(x, log_mel, phase[:, :known].angle())
+
+def crop_example(
+    example: Example,
+    first: int,
+    frames: int,
+    gain: float,
+    mel: Mel,
+) -> Example:
+    """A part of a sound, made louder or quieter
+
+    Parameters
+    ----------
+    example : Example
+        of one sound
+    first : int
+        frame
+    frames : int
+    gain : float
+        factor
+    mel : Mel
+    """
+    hop, part = mel.cfg.hop, slice(first, first + frames)
+    sound = gain*example.sound[:, first*hop:(first + frames)*hop]
+    log_mel = (example.mel[..., part] + math.log(gain)).clamp(min=mel.silence)
+    return Example(sound, log_mel, None if example.phase is None else example.phase[..., part])
+
+# %% ../../nbs/440_training.vocoder.ipynb #439273b3
+def make_net(
+    cfg: VocoderConfig,
+    mel: Mel,
+    rows: torch.Tensor,
+    settings: FourierConfig | HiFiGANConfig | None = None,
+) -> Fourier | HiFiGAN:
+    """A fresh net of the type that `cfg` asks for
+
+    Parameters
+    ----------
+    cfg : VocoderConfig
+    mel : Mel
+    rows : torch.Tensor
+        (m,f) all that is to be learned
+    settings : FourierConfig | HiFiGANConfig | None
+        of the net; None: the defaults
+    """
+    statistics = dict(n_mels=mel.cfg.n_mels, mean=rows.mean(1).tolist(), std=(rows.std(1) + .5).tolist())
+    if cfg.type == 'fourier':
+        return Fourier(settings or FourierConfig(n_fft=mel.cfg.n_fft, **statistics), mel, cfg.seed)
+    return HiFiGAN(settings or HiFiGANConfig(hop=mel.cfg.hop, **statistics), cfg.seed)
+
+def start_settings(
+    start: VocoderState,
+    type: str,
+    mel: Mel,
+) -> FourierConfig | HiFiGANConfig:
+    """The settings of a vocoder to begin with; a `UserError` when it does not fit
+
+    Parameters
+    ----------
+    start : VocoderState
+        a vocoder to begin with
+    type : str
+        of vocoder that is to be trained
+    mel : Mel
+    """
+    if not isinstance(start, dict):
+        raise UserError('start is no vocoder: give the `vocoder_state` of a model that has a vocoder of its own.')
+    if start['type'] != type:
+        remedy = 'leave it out, or give one of that type'
+        raise UserError(f"The vocoder to start from is of type {start['type']!r}, not {type!r}: {remedy}.")
+    try: return load_vocoder(start, mel).net.cfg
+    except Unfit as e: raise UserError(f'The vocoder to start from {e.reason}: leave it out, or give another.') from e
 
 # %% ../../nbs/440_training.vocoder.ipynb #e264f3b7
 class VocoderTraining(Task):
-    """A vocoder in training on a corpus; `distill.training.loop.fit` drives it
+    """A vocoder in training on a corpus; `fit` drives it
 
     Parameters
     ----------
@@ -100,194 +221,234 @@ class VocoderTraining(Task):
     cfg : VocoderConfig
     device : str
         'cpu', 'cuda', 'cuda:1' …, 'auto'
-    start
-        a vocoder to begin with, of the same type and mel settings: a loaded model that has one, or such a vocoder's
-        state
+    start : VocoderState | None
+        a vocoder to begin with, of the same type and mel settings
     """
-    kind, aim = 'vocoder', 'generator'
+    kind, objective = 'vocoder', 'generator'
 
     def __init__(self,
         corpus: Corpus,
         mel: MelConfig = MelConfig(),
         cfg: VocoderConfig = VocoderConfig(),
         device: str = 'cpu',
-        start=None,
+        start: VocoderState | None = None,
     ):
-        super().__init__(device, cfg)
-        self.steepest = 1. if cfg.type == 'fourier' else 1000.
-        self.mel = Mel(mel).to(self.device)
-        if cfg.bf16 and self.first and (cfg.discriminators == 'none' or self.device.type != 'cuda'):
+        super().__init__(cfg, device)
+        if cfg.bf16 and self.is_main and (cfg.discriminators == 'none' or self.device.type != 'cuda'):
             warnings.warn('bf16 is for the discriminators of a training on a graphics card: it changes nothing here.')
-        weights, known = _begun(start, cfg.type, self.mel)
-        self.low = (known or FourierConfig).low_steps if cfg.type == 'fourier' else 0
-        train, held = corpus.split(cfg.hold_out, cfg.seed)
-        self.sounds = [self._sound(corpus[i]) for i in train]
-        self.weights = torch.tensor([max(.3, x.shape[-1]/mel.sample_rate)**.5 for x, *_ in self.sounds])
-        self.held = [self._sound(corpus[i][:2*mel.sample_rate]) for i in held[::-(-len(held)//12) or 1]]
-        self._nets(mel, weights, known)
-        self.random = make_generator(cfg.seed)                            # on the CPU: every device hears the same crops
-        self.epoch, self.default_steps = cfg.epoch, STEPS[cfg.type]
-        self.corpus = dict(name=corpus.folder.name, fingerprint=corpus.fingerprint, n_files=len(corpus), seconds=corpus.seconds)
-        self.scores = {v.name: self._measure(v) for v in (GriffinLim(self.mel), Base(self.mel))}   # without training
+        self.max_grad_norm = 1. if cfg.type == 'fourier' else 1000.
+        self.default_steps = DEFAULT_STEPS[cfg.type]
+        self.corpus_facts = corpus_facts(corpus)
+        self.mel = Mel(mel).to(self.device)
+        settings = None if start is None else start_settings(start, cfg.type, self.mel)
+        fourier = settings if isinstance(settings, FourierConfig) else FourierConfig()
+        self.low_steps = fourier.low_steps if cfg.type == 'fourier' else None
+        self._hear(corpus)
+        net = make_net(cfg, self.mel, torch.cat([s.mel[0] for s in self.sounds], 1), settings)
+        if start is not None: net.load_state_dict(start['state_dict'])
+        self.begin(net)
+        self.optimizer = torch.optim.AdamW(self.net.parameters(), cfg.lr, betas=(.8, .99))
+        self._begin_discriminators()
+        self.scores = {v.name: self._distance(v) for v in (GriffinLim(self.mel), Base(self.mel))}   # without training
         self.reference = self.scores['griffin-lim']
 
-    @torch.no_grad()
-    def _sound(self, x): # (t,) -> (1,f*hop), (1,m,f), (1,k',f) phases
-        "A sound filled up to whole frames, its mel, and the phases of its partials"
-        hop, need = self.mel.cfg.hop, self.cfg.frames*self.mel.cfg.hop
-        x = torch.nn.functional.pad(x, (0, max(need - len(x), -len(x) % hop)))[None].to(self.device)
-        m = self.mel(x)
-        if self.cfg.type != 'fourier': return x, m, None
-        phases, magnitude = Phases(self.mel.cfg), mel_to_magnitude(self.mel, m)
-        phase = refine_low_phases(self.mel, magnitude, phases(magnitude), self.low)
-        return x, m, phase[:, :max(phases.tonal, self.mel.cfg.n_fft//16)].angle()
+    def _example(self, x: torch.Tensor) -> Example: # (t,)
+        "A sound, its mel and its phases"
+        return make_example(x, self.mel, self.cfg.frames, self.low_steps)
 
-    def _nets(self, mel, weights, known):
-        c, kind = self.cfg, NETS[self.cfg.type][0]
-        rows = torch.cat([m[0] for _, m, _ in self.sounds], 1)
-        cfg = known or kind(n_mels=mel.n_mels, mean=rows.mean(1).tolist(), std=(rows.std(1) + .5).tolist(), **({'n_fft': mel.n_fft} if c.type == 'fourier' else {'hop': mel.hop}))
-        make = lambda: (Fourier(cfg, mel, c.seed) if c.type == 'fourier' else HiFiGAN(cfg, c.seed)).to(self.device)
-        self.net, self.average = make(), make()
-        if weights:
-            for n in (self.net, self.average): n.load_state_dict(weights)
-        self.opt = torch.optim.AdamW(self.net.parameters(), c.lr, betas=(.8, .99))
-        self.judges = Discriminators(DiscriminatorConfig.preset(c.discriminators), c.seed).to(self.device) if c.discriminators != 'none' else None
-        self.judges_opt = torch.optim.AdamW(self.judges.parameters(), c.lr/5, betas=(.8, .99)) if self.judges else None
-        self.keep()
+    def _hear(self, corpus: Corpus) -> None:
+        "The sounds to learn, how often each is chosen, and those that are held out: at most twelve, of two seconds"
+        sample_rate = self.mel.cfg.sample_rate
+        learned, held_out = corpus.split(self.cfg.hold_out, self.cfg.seed)
+        self.sounds = [self._example(corpus[i]) for i in learned]
+        self.weights = torch.tensor([max(.3, s.sound.shape[-1]/sample_rate)**.5 for s in self.sounds])
+        every = -(-len(held_out)//12) or 1
+        self.held_out = [self._example(corpus[i][:2*sample_rate]) for i in held_out[::every]]
 
-    def batch(self):
-        "(b,f*hop) sound, (b,m,f) mel, and for the Fourier vocoder the (b,k,f) phases to start from, of random places in random sounds; of several processes each gets its share"
-        c, g, hop = self.cfg, self.random, self.mel.cfg.hop
-        out = []
-        for i in torch.multinomial(self.weights, c.batch, replacement=True, generator=g).tolist():
-            u, v = torch.rand(2, generator=g).tolist()
-            x, m, p = self.sounds[i]
-            a = int(u*(m.shape[-1] - c.frames + 1))
-            gain = 10**((c.gain[0] + v*(c.gain[1] - c.gain[0]))/20)
-            cut = slice(a, a + c.frames)
-            out.append((gain*x[:, a*hop:(a + c.frames)*hop], (m[..., cut] + math.log(gain)).clamp(min=self.mel.silence), None if p is None else p[..., cut]))
-        x, m, p = (None if each[0] is None else torch.cat(each) for each in zip(*out))
-        if p is not None:
-            noise = torch.rand(len(p), self.mel.cfg.n_fft//2 + 1 - p.shape[1], c.frames, generator=g).to(p.device)
-            p = torch.cat([p, 2*math.pi*noise], 1)
-        return x[self.mine], m[self.mine], None if p is None else p[self.mine]
+    def _begin_discriminators(self) -> None:
+        "Discriminators and their optimizer, where there are to be any"
+        self.discriminators: Discriminators | None = None
+        self.discriminator_optimizer: torch.optim.Optimizer | None = None
+        if self.cfg.discriminators == 'none': return
+        preset = DiscriminatorConfig.preset(self.cfg.discriminators)
+        self.discriminators = Discriminators(preset, self.cfg.seed).to(self.device)
+        params = self.discriminators.parameters()
+        self.discriminator_optimizer = torch.optim.AdamW(params, self.cfg.lr/5, betas=(.8, .99))
 
-    def draw(self, m, p):
-        "What the net in training makes of mels and phases"
-        if p is None: return self.net(m)
-        return self.net.synthesize(m, mel_to_magnitude(self.mel, m), torch.polar(torch.ones_like(p), p))
+    def batch(self) -> Example:
+        "This process's shard of the next crops, with phases of all bins where phases are needed"
+        c, generator, crops = self.cfg, self.random, []
+        files = torch.multinomial(self.weights, self.batch_size, replacement=True, generator=generator)
+        for i in files.tolist():
+            where, loudness = torch.rand(2, generator=generator).tolist()
+            first = int(where*(self.sounds[i].mel.shape[-1] - c.frames + 1))
+            decibels = c.gain[0] + loudness*(c.gain[1] - c.gain[0])
+            crops.append(crop_example(self.sounds[i], first, c.frames, 10**(decibels/20), self.mel))
+        sound, mel = torch.cat([x.sound for x in crops]), torch.cat([x.mel for x in crops])
+        if self.low_steps is None: return Example(sound[self.shard], mel[self.shard], None)
+        known = torch.cat([x.phase for x in crops])
+        bins = self.mel.cfg.n_fft//2 + 1
+        chance = torch.rand(len(known), bins - known.shape[1], c.frames, generator=generator).to(known.device)
+        phase = torch.cat([known, 2*math.pi*chance], 1)
+        return Example(sound[self.shard], mel[self.shard], phase[self.shard])
 
-    def _lean(self):
-        "bfloat16 for the discriminators, where that was asked for; what makes the sound stays exact, its quiet parts would be rounded away"
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.cfg.bf16 and self.device.type == 'cuda')
+    def synthesize(self,
+        mel: torch.Tensor,           # (b,m,f)
+        phase: torch.Tensor | None,
+    ) -> torch.Tensor:
+        """What the net in training makes of mels
 
-    def losses(self, batch) -> dict: # a sound, its mel and its phases
-        "The generator's loss and its named parts; with discriminators also theirs, after their step"
-        c, edge, (x, m, p) = self.cfg, _MARGIN*self.mel.cfg.hop, batch
-        y = self.draw(m, p)
-        y, x = y[:, edge:-edge], x[:, edge:-edge]
-        heard = self.judges is not None and self.done >= c.adversarial_after
-        real = fake = ()
-        if heard:
-            a, b = phase_augment(x, y, make_generator(int(torch.randint(2**62, (), generator=self.random))))
-            self.judges.requires_grad_(True)
-            with self._lean(): judged = discriminator_loss(self.judges(a), self.judges(b.detach()))
-            self.judges_opt.zero_grad(set_to_none=True)
-            judged['loss'].backward()
-            self.share(self.judges)
-            self.judges_opt.step()
-            self.judges.requires_grad_(False)
-            with self._lean(): real, fake = self.judges(a), self.judges(b)
+        Parameters
+        ----------
+        mel : torch.Tensor
+            (b,m,f)
+        phase : torch.Tensor | None
+            (b,k,f) radians; None: not needed
+
+        Returns
+        -------
+        torch.Tensor
+            (b,f*hop)
+        """
+        if phase is None: return self.net(mel)
+        return self.net.synthesize(mel, mel_to_magnitude(self.mel, mel), torch.polar(torch.ones_like(phase), phase))
+
+    def losses(self, batch: Example) -> dict[str, torch.Tensor]:
+        "Scalars generator (the total), mel, feature_matching, discriminator and, for a Fourier vocoder, stft"
+        edge = _MARGIN*self.mel.cfg.hop
+        y, x = (v[:, edge:-edge] for v in (self.synthesize(batch.mel, batch.phase), batch.sound))
+        real, fake, discriminator = self._adversarial(x, y)
         parts = generator_loss(self.mel, y, x, fake, real)
         out = dict(generator=parts['loss'], mel=parts['mel'], feature_matching=parts['features'])
-        if c.type == 'fourier':
+        if self.cfg.type == 'fourier':
             out['stft'] = mr_stft(y, x, _WINDOWS).mean()
-            out['generator'] = out['stft'] + parts['mel'] + .02*(parts['adversarial'] + 2*parts['features'])
-        return out | dict(discriminator=judged['loss'].detach() if heard else y.new_zeros(()))
+            believed = parts['adversarial'] + 2*parts['features']
+            out['generator'] = out['stft'] + parts['mel'] + .02*believed
+        return out | dict(discriminator=discriminator)
+
+    def _adversarial(self,
+        x: torch.Tensor,  # (b,t) recorded
+        y: torch.Tensor,  # (b,t) generated
+    ) -> tuple[list[Answer], list[Answer], torch.Tensor]:
+        "Teach the discriminators; what they say of both sounds then, and their loss; nothing before they take part"
+        if self.discriminators is None or self.done < self.cfg.adversarial_after: return [], [], y.new_zeros(())
+        seed = int(torch.randint(2**62, (), generator=self.random))
+        real, fake = phase_augment(x, y, make_generator(seed))
+        loss = self._teach_discriminators(real, fake.detach())
+        self.discriminators.requires_grad_(False)
+        with self._autocast(): return self.discriminators(real), self.discriminators(fake), loss
+
+    def _teach_discriminators(self, real: torch.Tensor, fake: torch.Tensor) -> torch.Tensor: # (b,t), (b,t)
+        "One step of the discriminators; their loss"
+        self.discriminators.requires_grad_(True)
+        with self._autocast():
+            loss = discriminator_loss(self.discriminators(real), self.discriminators(fake))['loss']
+        self.discriminator_optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.average_gradients(self.discriminators)
+        self.discriminator_optimizer.step()
+        return loss.detach()
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        "bfloat16 for the discriminators, where asked for; what makes the sound stays exact, or its quiet parts would go"
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.cfg.bf16 and self.device.type == 'cuda')
 
     @torch.no_grad()
-    def _measure(self, vocoder) -> float | None:
-        "Mean distance of held-out sounds from what a vocoder makes of their mels; None when nothing is held out"
-        far = [mr_stft(vocoder(m), x).item() for x, m, _ in self.held]
+    def _distance(self, vocoder: Vocoder | Fourier | HiFiGAN) -> float | None:
+        "Mean distance of held-out sounds from what a vocoder makes of their mels; None where nothing is held out"
+        far = [mr_stft(vocoder(s.mel), s.sound).item() for s in self.held_out]
         return sum(far)/len(far) if far else None
 
     def score(self) -> float | None:
         "The averaged weights' distance on the held-out sounds"
-        return self._measure(self.average)
+        return self._distance(self.average)
 
     @torch.no_grad()
-    def preview(self): # (t,), (t,)
+    def preview(self) -> tuple[torch.Tensor, torch.Tensor]: # (t,), (t,)
         "A held-out sound (else a learned one), and what the averaged weights make of it"
-        x, m, _ = (self.held or self.sounds)[0]
-        return x[0], self.average(m)[0]
+        example = (self.held_out or self.sounds)[0]
+        return example.sound[0], self.average(example.mel)[0]
 
-    def vocoder_state(self, history: list) -> dict:
-        "The best weights so far and what is known of them, as a model file carries it"
-        best = min(history, key=lambda h: math.inf if h['held_out'] is None else h['held_out']) if history else {}
-        about = dict(epochs=self.done//self.epoch, steps=self.done, final_loss=history[-1]['parts']['generator'] if history else None,
-                     training_date=datetime.now(timezone.utc).isoformat(timespec='seconds'), mel_key=self.mel.cfg.key, held_out=best.get('held_out'),
-                     griffin_lim=self.scores['griffin-lim'], base=self.scores['base'], corpus=self.corpus, config=_plain(asdict(self.cfg)), history=history)
-        return dict(type=self.cfg.type, state_dict={k: v.cpu() for k, v in self.kept.items()}, config=_plain(asdict(self.net.cfg)), training_metadata=about)
+    def vocoder_state(self,
+        history: list[dict[str, Any]],
+    ) -> VocoderState:
+        """The best weights so far and what is known of them, as a model file carries it
 
-    def identity(self) -> dict:
+        Parameters
+        ----------
+        history : list[dict[str, Any]]
+            the training's records
+        """
+        scores = [h['held_out'] for h in history if h['held_out'] is not None]
+        about = dict(
+            epochs=self.done//self.epoch, steps=self.done,
+            final_loss=history[-1]['parts']['generator'] if history else None,
+            training_date=datetime.now(timezone.utc).isoformat(timespec='seconds'),
+            mel_key=self.mel.cfg.key,
+            held_out=min(scores, default=None), griffin_lim=self.scores['griffin-lim'], base=self.scores['base'],
+            corpus=self.corpus_facts, config=plain(replace(self.cfg, batch=self.batch_size)), history=history)
+        return dict(type=self.cfg.type, state_dict={k: v.cpu() for k, v in self.best.items()},
+                    config=plain(self.net.cfg), training_metadata=about)
+
+    def identity(self) -> dict[str, dict[str, Any]]:
         "What must agree for a checkpoint to be this training's"
-        cfg = {k: v for k, v in asdict(self.cfg).items() if k != 'batch'}     # the batch may have been halved
-        return dict(corpus=self.corpus, spectrogram_config=asdict(self.mel.cfg), model_config=_plain(asdict(self.net.cfg)), training_config=_plain(cfg))
+        return dict(corpus=self.corpus_facts, spectrogram_config=plain(self.mel.cfg),
+                    model_config=plain(self.net.cfg), training_config=plain(self.cfg))
 
-    def state(self) -> dict:
-        "Everything that the next step depends on, and the weights to keep"
-        s = dict(kept=self.kept, net=self.net.state_dict(), average=self.average.state_dict(), optimizer=self.opt.state_dict(),
-                 random=self.random.get_state(), done=self.done, batch=self.cfg.batch)
-        if self.judges: s |= dict(judges=self.judges.state_dict(), judges_optimizer=self.judges_opt.state_dict())
-        return s
+    def state(self) -> dict[str, Any]:
+        "Everything that the next step depends on, and the best weights so far"
+        state = Task.state(self)
+        if self.discriminators is None: return state
+        return state | dict(discriminators=self.discriminators.state_dict(),
+                            discriminator_optimizer=self.discriminator_optimizer.state_dict())
 
-    def load(self, s: dict):
+    def load(self, state: dict[str, Any]) -> None:
         "Become what `state` described"
-        try:
-            self.net.load_state_dict(s['net']); self.average.load_state_dict(s['average'])
-            self.opt.load_state_dict(s['optimizer']); self.random.set_state(s['random'])
-            if self.judges: self.judges.load_state_dict(s['judges']); self.judges_opt.load_state_dict(s['judges_optimizer'])
-            self.kept = {k: v.to(self.device) for k, v in s['kept'].items()}
-            self.done, self.cfg = s['done'], replace(self.cfg, batch=s['batch'])
-        except (KeyError, TypeError, ValueError, RuntimeError, AttributeError, IndexError) as e:
-            raise UserError(f'This unfinished training cannot be gone on with ({(str(e).splitlines() or [""])[0][:100]}): begin a new one.') from e
+        Task.load(self, state)
+        if self.discriminators is None: return
+        self.discriminators.load_state_dict(state['discriminators'])
+        self.discriminator_optimizer.load_state_dict(state['discriminator_optimizer'])
 
-    def plan(self, steps: int | None = None, minutes: float | None = None) -> Plan:
-        "What a budget comes to; nothing is learned by asking"
-        left, alike = 60*minutes if minutes else math.inf, self.cfg.adversarial_after if self.judges else math.inf
-        alone = judged = self._seconds(None)
-        most = min(steps or (math.inf if minutes else self.default_steps), left/alone)
-        if most > alike:
-            judged = self._seconds(copy.deepcopy(self.judges))
-            most = min(most, alike + (left - alike*alone)/judged)
-        steps = max(1, round(most))
-        return Plan(steps, (min(steps, alike)*alone + max(0, steps - alike)*judged)/60, steps >= ENOUGH[self.cfg.type])
+    def plan(self,
+        steps: int | None = None,
+        minutes: float | None = None,
+    ) -> Plan:
+        """What a budget comes to; nothing is learned by asking
 
-    def _seconds(self, judges) -> float:
+        Parameters
+        ----------
+        steps : int | None
+            optimizer steps; None: as many as usual, or as fit into the minutes
+        minutes : float | None
+            of training, at most
+        """
+        seconds = 60*minutes if minutes else math.inf
+        first = self.cfg.adversarial_after if self.discriminators else math.inf   # steps without discriminators
+        alone = adversarial = self._step_seconds(None)
+        most = min(steps or (math.inf if minutes else self.default_steps), seconds/alone)
+        if most > first:
+            adversarial = self._step_seconds(copy.deepcopy(self.discriminators))
+            most = min(most, first + (seconds - first*alone)/adversarial)
+        total = max(1, round(most))
+        expected = min(total, first)*alone + max(0, total - first)*adversarial
+        return Plan(total, expected/60, total >= ENOUGH_STEPS[self.cfg.type])
+
+    def _step_seconds(self, discriminators: Discriminators | None) -> float:
         "What a step takes; nothing is learned"
         trial, seconds = copy.copy(self), []
-        trial.judges, trial.random, trial.done = judges, make_generator(0), self.cfg.adversarial_after
-        if judges: trial.judges_opt = torch.optim.AdamW(judges.parameters())
-        while len(seconds) < (1 if judges else 2):                            # the first is slower by what torch prepares: nothing beside discriminators
-            start = time.perf_counter()
-            trial.slopes()
-            if trial.cfg is self.cfg: seconds.append(time.perf_counter() - start)
-            self.cfg = trial.cfg
+        trial.discriminators, trial.random, trial.done = discriminators, make_generator(0), self.cfg.adversarial_after
+        if discriminators: trial.discriminator_optimizer = torch.optim.AdamW(discriminators.parameters())
+        while len(seconds) < (1 if discriminators else 2):       # the first is slower by what torch prepares
+            batch_size, start = trial.batch_size, time.perf_counter()
+            trial.gradients()
+            if trial.batch_size == batch_size: seconds.append(time.perf_counter() - start)
+        self.batch_size = trial.batch_size
         self.net.zero_grad(set_to_none=True)
-        return self.agree(min(seconds))
+        return self.all_reduce(min(seconds))
 
-# %% ../../nbs/440_training.vocoder.ipynb #439273b3
-def _begun(start, type, mel):
-    "The weights and the settings of a vocoder to begin with; neither, where there is none"
-    if start is None: return None, None
-    state = getattr(start, 'vocoder_state', start)
-    if not isinstance(state, dict): raise UserError('There is no vocoder to start from: give a loaded model that has one of its own, or the state of one.')
-    if state['type'] != type: raise UserError(f"The vocoder to start from is of type {state['type']!r}, not {type!r}: leave it out, or give one of that type.")
-    try: return state['state_dict'], load_vocoder(state, mel).net.cfg
-    except Unfit as e: raise UserError(f'The vocoder to start from {e.reason}: leave it out, or give another.') from e
-
-# %% ../../nbs/440_training.vocoder.ipynb #4a718f05
-def _plain(d): return {k: list(v) if isinstance(v, tuple) else v for k, v in d.items()}
+# %% ../../nbs/440_training.vocoder.ipynb #977f9821
+_WINDOWS = 256, 1024, 2048, 4096   # of the loss; others than those of the score
+_MARGIN = 4                        # frames at both ends of a crop that are not compared
 
 # %% ../../nbs/440_training.vocoder.ipynb #79a6d11d
 @dataclass(frozen=True)
@@ -306,9 +467,10 @@ class Plan:
     minutes: float
     enough: bool
 
-    def __str__(self):
-        time = f'{self.minutes:.0f} minutes' if self.minutes >= 1.5 else counted(round(60*self.minutes), 'second')
-        return f'{counted(self.steps, "step")}, about {time} on this machine' + ('.' if self.enough else ', which is not likely to be enough: the vocoder that needs no training may stay the better one.')
+    def __str__(self) -> str:
+        time = f'{counted(self.steps, "step")}, about {duration_text(60*self.minutes)} on this machine'
+        if self.enough: return f'{time}.'
+        return f'{time}, which is not likely to be enough: the vocoder that needs no training may stay the better one.'
 
 # %% ../../nbs/440_training.vocoder.ipynb #05648499
 def train_vocoder(
@@ -318,13 +480,12 @@ def train_vocoder(
     steps: int | None = None,
     minutes: float | None = None,
     epochs: int | None = None,
-    start=None,
+    start: VocoderState | None = None,
     device: str = 'auto',
     seed: int = 0,
     bf16: bool = False,
-    task: VocoderTraining | None = None,
-):
-    """Train a vocoder on a corpus, yielding a `Record` per epoch
+) -> Iterator[Record]:
+    """Train a vocoder on a corpus, yielding a `Record` per epoch, whose `reference` is Griffin-Lim's score
 
     Parameters
     ----------
@@ -333,41 +494,21 @@ def train_vocoder(
     type : str
         'fourier' or 'hifigan_v2'
     steps : int | None
-        optimiser steps; None: 600 for 'fourier', 20,000 for 'hifigan_v2', or what fits into the minutes
+        optimizer steps; None: 600 for 'fourier', 20,000 for 'hifigan_v2'
     minutes : float | None
         of training, at most
     epochs : int | None
         of 50 steps, in place of `steps`
-    start
-        a vocoder to begin with, of the same type and mel settings: a loaded model that has one, or such a vocoder's
-        state
+    start : VocoderState | None
+        a vocoder to begin with, of the same type and mel settings
     device : str
         'auto', 'cpu', 'cuda' …
     seed : int
         of weights, crops and phases
     bf16 : bool
-        on a graphics card, let the discriminators convolve in bfloat16; elsewhere it changes nothing
-    task : VocoderTraining | None
-        a training made by hand, in place of `corpus` and all the above but the budget
-
-    Returns
-    -------
-    yields a `Record` after every epoch; its `reference` is Griffin-Lim's score
+        on a graphics card, let the discriminators convolve in bfloat16
     """
     check_budget(steps=steps, minutes=minutes, epochs=epochs)
-    task = task or VocoderTraining(corpus, mel, VocoderConfig(type=type, bf16=bf16, seed=seed), device, start)
-    yield from fit(task, epochs*task.epoch if epochs else steps, minutes)
-
-def check_budget(
-    **budget,
-):
-    """Refuse what nothing can be trained for
-
-    Parameters
-    ----------
-    **budget
-        numbers by name; None: no limit
-    """
-    for k, v in budget.items():
-        if v is not None and not 0 < v < math.inf: raise UserError(f'{k} is {v}, must be a number above 0.')
-    if budget['epochs'] is not None and budget['steps'] is not None: raise UserError('Give epochs or steps, not both.')
+    task = VocoderTraining(corpus, mel, VocoderConfig(type=type, bf16=bf16, seed=seed), device, start)
+    if epochs is not None: steps = epochs*task.epoch
+    yield from fit(task, steps, minutes)
