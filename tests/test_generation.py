@@ -22,6 +22,7 @@ from distill.audio.space import CEILING, limit
 from distill.audio.meter import meter
 from distill.library.history import History
 from distill.generation.presets import presets, save_preset
+from distill.generation.recipe import Recipe
 from distill.training.plan import TrainConfig
 from distill.training.vae import VAETraining
 from distill.training.loop import fit
@@ -36,7 +37,7 @@ def place(tmp_path_factory):
     for f in demo_corpus(home/'sounds')[::2]: f.unlink()
     task = VAETraining(Corpus(home/'sounds'), vae=VAEConfig(channels=16), cfg=TrainConfig(batch=8, epoch=10))
     for _ in fit(task, steps=30): pass
-    path = save_model(task.model, task.mel.cfg, asdict(task.cfg), ModelMetadata('Rain'), home/'models', analyze(task.model, task.mels))
+    path = save_model(task.net, task.mel.cfg, asdict(task.cfg), ModelMetadata('Rain'), home/'models', analyze(task.model, task.mels))
     return home, path
 
 
@@ -51,12 +52,11 @@ def test_python_command_and_panel_give_the_same_samples(place, tmp_path, space):
     model = load_model(path)
     ours = np.asarray(generate(model, {'other 1': 3.5}, .7, 11, **space))
     panel = ModelPanel(load_model(path))
-    panel.sliders['other 1'].position.value = 3.5
-    panel.seconds.value, panel.seed.value = .7, 11
-    for k, v in space.items(): getattr(panel, k).value = v
+    panel.put(Recipe({'other 1': 3.5}, .7, 11, **space))
     panel.make.click()
     assert np.array_equal(np.asarray(panel.takes[0].sound), ours)
-    panel.preset_name.value = 'all of it'; panel.preset_save.click()
+    panel.presets.name.value = 'all of it'
+    panel.presets.save.click()
     options = ['--slider', 'other 1=3.5', '--seconds', '.7', *(w for k, v in space.items() for w in (f'--{k}', str(v)))]
     for way in (options, ['--preset', 'all of it']):
         r = CliRunner().invoke(app, ['generate', str(path), *way, '--seed', '11', '--bits', '32', '--out', str(tmp_path), '--models-dir', str(home/'models'), '--no-history'])
@@ -71,7 +71,7 @@ def twin(place):
     m = load_model(path)
     task = VAETraining(Corpus(home/'sounds'), vae=VAEConfig(channels=16), cfg=TrainConfig(batch=8, epoch=10, seed=1))
     for _ in fit(task, steps=10): pass
-    return save_model(task.model, m.spectrogram.cfg, {}, ModelMetadata('Bells'), home/'models', analyze(task.model, task.mels))
+    return save_model(task.model, m.mel.cfg, {}, ModelMetadata('Bells'), home/'models', analyze(task.model, task.mels))
 
 
 @pytest.mark.parametrize('space', [{}, dict(width=.4, azimuth=-30., vocoder='griffin-lim')])
@@ -83,18 +83,20 @@ def test_morph_and_blend_give_the_same_samples_at_every_door(place, twin, tmp_pa
     home, path = place
     model, (a, b) = load_model(path), [str(f) for f in sorted((home/'sounds').rglob('*.wav'))[::4][:2]]
     panel = ModelPanel(load_model(path))
-    for k, v in space.items(): getattr(panel, k).value = v
+    controls = panel.controls
+    controls.put(Recipe(seed=11, **space))
     if made == 'morph':
         ours, args = morph(model, a, b, .3, seed=11, **space), [str(path), a, b, '--position', '.3']
-        panel.like.value, panel.to.value, panel.position.value = a, b, .3
+        controls.like.value, controls.to.value, controls.position.value = a, b, .3
     else:
         ours = blend([(model, .65), (load_model(twin), .35)], {'other 1': 3.5}, .7, 11, like=b, variation=.4, density=6., **space)
         args = [f'{path}=.65', f'{twin}=.35', '--slider', 'other 1=3.5', '--seconds', '.7', '--like', b, '--variation', '.4', '--density', '6']
-        panel.sliders['other 1'].position.value, panel.partner.value, panel.weight.value = 3.5, twin.name, .35
-        panel.like.value, panel.variation.value, panel.density.value = b, .4, 6.
-        panel.seconds.value = .7
-    panel.seed.value = 11; panel.make.click()
-    assert panel.said == '' and np.array_equal(panel.takes[0].sound.samples, ours.samples) and panel.takes[0].sound.info == ours.info
+        controls.sliders['other 1'].position.value = 3.5
+        controls.partner.menu.label, controls.partner.weight.value = 'Bells', .35
+        controls.like.value, controls.variation.value, controls.density.value = b, .4, 6.
+        controls.seconds.value = .7
+    panel.make.click()
+    assert panel.message == '' and np.array_equal(panel.takes[0].sound.samples, ours.samples) and panel.takes[0].sound.info == ours.info
     options = [w for k, v in space.items() for w in (f'--{k}', str(v))]
     r = CliRunner().invoke(app, [made, *args, *options, '--seed', '11', '--bits', '32', '--out', str(tmp_path), '--models-dir', str(home/'models'), '--near', str(home/'sounds'), '--json'])
     assert r.exit_code == 0, r.output

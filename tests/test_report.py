@@ -17,7 +17,8 @@ from distill.latent.analysis import analyze
 from distill.library.card import ModelEntry
 from distill.library.catalog import ModelLibrary
 from distill.models.metadata import ModelMetadata
-from distill.models.persistence import copy_model, edit_model, load_model, save_model
+from distill.models.model import Model
+from distill.models.persistence import copy_model, edit_model, load_model, write_model
 from distill.models.vae import VAEConfig
 from distill.training.loop import fit
 from distill.training.plan import TrainConfig
@@ -48,10 +49,12 @@ def place(tmp_path_factory):
     task = VAETraining(corpus, vae=VAEConfig(channels=16), cfg=TrainConfig(batch=8, epoch=20, hold_out=.3))
     for _ in fit(task, steps=40): pass
     h = corpus.hashes
-    sounds = dict(learned=[h[i] for i in task.train_files], held_out=[h[i] for i in task.held_files])
-    path = save_model(task.net, task.mel.cfg, asdict(task.cfg) | dict(sounds=sounds), ModelMetadata('little'), home/'models', analyze(task.model, task.mels))
+    sounds = dict(learned=[h[i] for i in task.train_files], held_out=[h[i] for i in task.held_out_files])
+    config = asdict(task.cfg) | dict(sounds=sounds)
+    model = Model(task.model, task.mel, ModelMetadata('little'), analyze(task.model, task.mels), training_config=config)
+    path = write_model(model, home/'models').path
     part = lambda some: Sounds([corpus[i] for i in some], [corpus.names[i] for i in some])
-    return home, path, corpus, part(task.train_files), part(task.held_files)
+    return home, path, corpus, part(task.train_files), part(task.held_out_files)
 
 
 @pytest.fixture(autouse=True)
@@ -196,7 +199,7 @@ def test_a_model_without_a_map_cannot_generate(place):
 
 def test_training_writes_down_what_it_learned(place, tmp_path, monkeypatch):
     from distill.pipeline import train_model
-    monkeypatch.setattr('distill.pipeline.name_sliders', lambda model, **kw: model.analysis)          # what takes long here
+    monkeypatch.setattr('distill.pipeline.name_sliders', lambda net, mel, a: a)          # what takes long here
     monkeypatch.setattr('distill.pipeline.settings', lambda *a, seed: TrainConfig(batch=2, epoch=2, seed=seed))
     corpus = place[2]
     made = train_model(corpus, 'x', tmp_path, steps=1, device='cpu')
@@ -253,7 +256,7 @@ def test_garbage_is_unreadable_and_never_a_crash(place, made):
 def test_garbage_in_a_file_spoils_neither_card_nor_command(place, made, tmp_path):
     from typer.testing import CliRunner
     from distill.cli import app
-    bad = resave(replace(load_model(place[1]), path=tmp_path/'x'), name='bad', model_id='')
+    bad = write_model(replace(load_model(place[1]), metadata=ModelMetadata('bad')), tmp_path)
     edit_model(bad, extra=dict(report=dict(mmd='<script>alert(1)</script>')))
     e = ModelLibrary(tmp_path).get('bad')
     assert 'unreadable' in e._repr_html_() and '<script' not in e._repr_html_()
@@ -280,16 +283,24 @@ def test_the_panel_measures_beside_the_page(place, made, tmp_path):
     from distill.ui.model import ModelPanel
     home, path, corpus, *_ = place
     panel = ModelPanel(path)
-    assert panel.report.value == made._repr_html_()
-    panel.measure.click(); assert 'give the folder' in panel.said
-    panel.sounds.value = str(corpus.folder)
-    panel.begin_report(seed=3, **FEW)
-    other = ModelPanel(path)                                               # made meanwhile, it finds the work
-    assert other.measuring is panel.measuring and panel.measure.layout.display == 'none'
-    with pytest.raises(UserError, match='is running'): other.sounds.value = 'x'; other.begin_report()
-    assert panel.measuring.wait(60) == 'done' and panel.report.value == other.report.value == report_html(load_model(path).metadata.extra) != made._repr_html_()
-    panel.begin_report(seed=4); panel.stop_measuring.click()
-    assert panel.measuring.wait(60) == 'stopped' and read_report(load_model(path).metadata.extra).seed == 3
-    panel.sounds.value = str(tmp_path/'nowhere'); panel.begin_report(); panel.measuring.wait(60)
-    assert 'There is no folder' in panel.said and panel.measuring.state == 'failed'
+    section = panel.report
+    assert section.report.value == made._repr_html_()
+    section.measure.click()
+    assert 'enter the folder' in panel.message
+    section.sounds.value = str(corpus.folder)
+    section.begin(seed=3, **FEW)
+    other = ModelPanel(path).report                                        # made meanwhile, it finds the work
+    assert other.work is section.work and section.measure.layout.display == 'none'
+    other.sounds.value = 'x'
+    with pytest.raises(UserError, match='is running'): other.begin()
+    assert section.work.wait(60) == 'done'
+    kept = report_html(load_model(path).metadata.extra)
+    assert section.report.value == other.report.value == kept != made._repr_html_()
+    section.begin(seed=4)
+    section.stop.click()
+    assert section.work.wait(60) == 'stopped' and read_report(load_model(path).metadata.extra).seed == 3
+    section.sounds.value = str(tmp_path/'nowhere')
+    section.begin()
+    section.work.wait(60)
+    assert 'There is no folder' in panel.message and section.work.state == 'failed'
     edit_model(path, extra=dict(report=made.to_dict()))
