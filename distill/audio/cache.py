@@ -81,7 +81,7 @@ def decode(
         rate=rate, channels=x.shape[0], frames=x.shape[1],
         loudest=peak_level(x), peak=peak_level(mono),
         sound=hashlib.sha256(mono.numpy().tobytes() + str(rate).encode()).hexdigest(),
-        samples=len(y), checksum=zlib.crc32(y))
+        samples=len(y), checksum=zlib.crc32(y.data))
     return facts, y
 
 # %% ../../nbs/115_audio.cache.ipynb #a92e26ee
@@ -152,7 +152,7 @@ def load_samples(
     try: y: NDArray[Any] = np.load(base.with_suffix('.npy'), mmap_mode='r')
     except (OSError, ValueError): return None
     right = y.shape == (facts.samples,) and y.dtype == np.float32
-    return y if right and zlib.crc32(y) == facts.checksum else None
+    return y if right and zlib.crc32(y.data) == facts.checksum else None
 
 # %% ../../nbs/115_audio.cache.ipynb #9f1aad9b
 _VERSION = f'2 {SAMPLE_RATE} mean {sf.__libsndfile_version__}'   # of everything that decides what `decode` gives

@@ -496,7 +496,7 @@ def given(
     if isinstance(x, GivenSound): return x
     file, rate = '', SAMPLE_RATE
     if isinstance(x, (str, Path)): file, (x, rate) = str(x), read_audio(x)
-    elif isinstance(x, Sound): x, rate = x.samples, x.rate
+    elif isinstance(x, Sound): rate, x = x.rate, x.samples
     elif isinstance(x, tuple) and len(x) == 2: x, rate = x
     y = _tensor(x)
     if y.ndim not in (1, 2) or not y.numel() or y.ndim == 2 and len(y) > 32:

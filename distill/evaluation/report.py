@@ -33,7 +33,7 @@ def _read(form: Any, value: Any, where: str, most: int) -> Any:
     if kind is int and type(value) is int and 0 <= value < 2**63: return value
     if kind is bool and type(value) is bool: return value
     if kind is str and isinstance(value, str) and len(value) <= 2000 and value.isprintable(): return value
-    if issubclass(kind, Checked):
+    if isinstance(kind, type) and issubclass(kind, Checked):
         if isinstance(value, kind): return value
         if isinstance(value, dict): return kind(**{f.name: value.get(f.name) for f in fields(kind)})
     raise UserError(f'{where} is missing or malformed')

@@ -18,8 +18,8 @@ FLOOR = 1e-2                      # magnitude, in a window of 2048 samples
 
 def _magnitude(x, n): # (b,t) -> (b,k,f)
     "Fourier magnitudes, with silence around the sound; differentiable at zero too"
-    how = dict(window=torch.hann_window(n, device=x.device), center=True, pad_mode='constant', return_complex=True)
-    s = torch.stft(x, n, n//4, **how)
+    window = torch.hann_window(n, device=x.device)
+    s = torch.stft(x, n, n//4, window=window, center=True, pad_mode='constant', return_complex=True)
     return (s.real.square() + s.imag.square() + 1e-12).sqrt()
 
 def _norm(x): return x.flatten(1).norm(dim=1)

@@ -170,8 +170,8 @@ class Mel(nn.Module):
         "Fourier frames, with silence around the sound"
         n_fft, hop = self.cfg.n_fft, self.cfg.hop
         x = nn.functional.pad(x, (0, -x.shape[-1] % hop))
-        how = dict(window=self.window, center=True, pad_mode='constant', return_complex=True)
-        return torch.stft(x, n_fft, hop, **how)[..., :-1]
+        s = torch.stft(x, n_fft, hop, window=self.window, center=True, pad_mode='constant', return_complex=True)
+        return s[..., :-1]
 
     def istft(self, s: torch.Tensor) -> torch.Tensor: # (b,k,f) complex -> (b,f*hop)
         "The sound whose frames are nearest to `s`"
@@ -246,8 +246,8 @@ def plot_mel(
     mel = torch.as_tensor(mel).detach().cpu()
     m, f = mel.shape
     top, seconds, bank = mel.max().item(), f*cfg.hop/cfg.sample_rate, _mel_bank(cfg)
-    look = dict(origin='lower', aspect='auto', cmap='magma', vmin=top - span, vmax=top)
-    ax.imshow(mel.numpy(), extent=(0, seconds, 0, m), **look)
+    extent = 0, seconds, 0, m
+    ax.imshow(mel.numpy(), origin='lower', aspect='auto', cmap='magma', vmin=top - span, vmax=top, extent=extent)
     labels = {250: '250 Hz', 1000: '1 kHz', 4000: '4 kHz', 16_000: '16 kHz'}
     marks = [hz for hz in labels if cfg.f_min < hz < cfg.f_max]
     rows = [bank[:, round(hz*cfg.n_fft/cfg.sample_rate)].argmax().item() for hz in marks]

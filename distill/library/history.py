@@ -27,24 +27,28 @@ from ..models.model import Model
 from ..models.persistence import ModelRef
 from ..text import counted, size_text
 
-# %% ../../nbs/640_library.history.ipynb #8d26aca2
-_KINDS: dict[str, Any] = dict(model=str, model_id=str, model_hash=str, made=str, seed=int, seconds=(int, float), sliders=dict)
+# %% ../../nbs/640_library.history.ipynb #43ec9005
+_KINDS: dict[str, Any] = dict(model=str, model_id=str, model_hash=str, made=str, seed=int, seconds=(int, float))
 
 def _take(tags: Mapping[str, Any]) -> dict[str, Any]:
     "What the table of takes shows of a sound's tags"
     take = {k: tags[k] for k, kind in _KINDS.items() if isinstance(tags.get(k), kind)}
-    with contextlib.suppress(UserError): take['created'] = iso_moment('created', tags['created']) if 'created' in tags else None
-    notes = tags.get('models')
-    blended = [m for m in notes if isinstance(m, dict)] if isinstance(notes, list) else []
-    take['models'] = [str(m.get('model_id')) for m in blended] or [take.get('model_id', '')]
+    if not 0 <= take.get('seed', 0) < 2**63: del take['seed']
+    if created := tags.get('created'):
+        with contextlib.suppress(UserError): take['created'] = iso_moment('created', created)
+    sliders = tags['sliders'] if isinstance(tags.get('sliders'), dict) else {}
+    take['sliders'] = {name: v for name, v in sliders.items() if isinstance(v, (int, float))}
+    notes = tags['models'] if isinstance(tags.get('models'), list) else []
+    blended = [str(note.get('model_id')) for note in notes if isinstance(note, dict)]
+    take['model_ids'] = blended or [take.get('model_id', '')]
     return take
 
 def _search_text(take: Mapping[str, Any], tags: Mapping[str, Any]) -> str:
     "What a take is found by: its model, its sliders, and the sounds it was made from"
     given = [tags[k]['file'] for k in ('like', 'to') if isinstance(tags.get(k), dict) and tags[k].get('file')]
     names = [Path(str(file)).stem for file in given]
-    models = [take.get('model', ''), *take['models']]
-    return ' '.join([*models, take.get('made', 'generate'), *take.get('sliders', {}), *names]).casefold()
+    words = [take.get('model', ''), *take['model_ids'], take.get('made', 'generate'), *take['sliders'], *names]
+    return ' '.join(words).casefold()
 
 class _HistoryIndex(FolderIndex):
     "What is known about the takes in a history's folder"
@@ -183,7 +187,7 @@ class History:
         Parameters
         ----------
         text : str
-            words; each must be in the model's name or id, a slider's name or the given sound's name
+            words; each must be in the name or id of the model, of a slider or of a given sound
         kept : bool | None
             True: only those that were kept; False: only those that were not
         model : ModelRef | None
@@ -202,13 +206,14 @@ class History:
         if kept is not None: takes = [t for t in takes if kept == (t[0].parent.name == 'kept')]
         if model is not None:
             wanted = self._model_id(model)
-            takes = [t for t in takes if wanted in t[2]['models']]
+            takes = [t for t in takes if wanted in t[2]['model_ids']]
         takes.sort(key=lambda t: t[0].name, reverse=True)
         files, sizes, facts = ([t[i] for t in takes] for i in range(3))
-        columns: dict[str, Any] = dict(created=pd.to_datetime([f.get('created') for f in facts], utc=True, format='ISO8601'))
+        created = pd.to_datetime([f.get('created') for f in facts], utc=True, format='ISO8601')
+        columns: dict[str, Any] = dict(created=created)
         for name, dtype in dict(model='str', model_id='str', model_hash='str', seed='Int64', seconds='float64').items():
             columns[name] = pd.array([f.get(name) for f in facts], dtype=dtype)
-        columns |= dict(sliders=[f.get('sliders', {}) for f in facts],
+        columns |= dict(sliders=[f['sliders'] for f in facts],
                         made=pd.array([f.get('made', 'generate') for f in facts], dtype='str'),
                         kept=[f.parent.name == 'kept' for f in files],
                         size=pd.array(sizes, dtype='Int64'), path=[self.folder/f for f in files])

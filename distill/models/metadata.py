@@ -50,7 +50,7 @@ def check_text(
         raise UserError(f'{key} {str(value)[:40]!r} is not plain text of at most {limit} characters.')
     return unicodedata.normalize('NFC', value)
 
-# %% ../../nbs/300_models.metadata.ipynb #c5a1ae5c
+# %% ../../nbs/300_models.metadata.ipynb #509f99bf
 def _count(key: str, value: Any) -> int:
     "A whole number that fits into 63 bits"
     try: number = operator.index(value)
@@ -67,8 +67,24 @@ def _number(key: str, value: Any) -> float | None:
     except (OverflowError, ValueError, RuntimeError): return None
     return number if math.isfinite(number) else None
 
-def iso_moment(key: str, value: Any) -> str:
-    "A date or time as ISO 8601 in UTC; the present when empty"
+def iso_moment(
+    key: str,
+    value: Any,
+) -> str:
+    """A time as ISO 8601 in UTC
+
+    Parameters
+    ----------
+    key : str
+        what the time is, for the message
+    value : Any
+        ISO 8601, a day or a moment, UTC unless it says otherwise; '': now
+
+    Returns
+    -------
+    str
+        like '2026-01-15T10:30:00.000+00:00'
+    """
     try:
         moment = datetime.fromisoformat(value) if value else datetime.now(timezone.utc)
         if moment.tzinfo is None: moment = moment.replace(tzinfo=timezone.utc)

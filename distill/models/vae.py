@@ -254,7 +254,7 @@ class ConvVAE(nn.Module):
         levels = pool_levels(loudness/self.level_std, self.cfg)
         return torch.cat([levels, mu[:, self.cfg.n_levels:]], 1), 6*torch.tanh(raw/6) - 4
 
-    def draw(self, z: torch.Tensor) -> torch.Tensor: # (b,z,steps) -> (b,m,steps*stride)
+    def decode_raw(self, z: torch.Tensor) -> torch.Tensor: # (b,z,steps) -> (b,m,steps*stride)
         "The mel of a latent, its levels set; `decode` also keeps it from falling below silence"
         mel = self.decoder(z)*self.std + self.mean
         levels = spread_levels(z[:, :self.cfg.n_levels], self.cfg)
@@ -262,7 +262,7 @@ class ConvVAE(nn.Module):
 
     def decode(self, z: torch.Tensor) -> torch.Tensor: # (b,z,steps) -> (b,m,steps*stride)
         "The mel of a latent, never below silence"
-        return self.draw(z).clamp(min=self.cfg.silence)
+        return self.decode_raw(z).clamp(min=self.cfg.silence)
 
     def forward(self,
         mel: torch.Tensor,                                      # (b,m,f)
@@ -285,7 +285,7 @@ class ConvVAE(nn.Module):
         mu, logvar = self.encode(mel)
         if isinstance(noise, torch.Generator): noise = torch.randn(mu.shape, generator=noise, device=mu.device)
         z = mu if noise is None else mu + noise*(.5*logvar).exp()
-        return self.draw(z)[..., :mel.shape[-1]], mu, logvar
+        return self.decode_raw(z)[..., :mel.shape[-1]], mu, logvar
 
 # %% ../../nbs/310_models.vae.ipynb #b73e4f3c
 _FALL = 2.3   # nats below a frame's loudest cell, 20 dB, by which the extra weight of a cell falls to 1/e

@@ -12,7 +12,7 @@ from pickle import UnpicklingError
 from typing import Any, Protocol, TypeVar
 
 # %% auto #0
-__all__ = ['T', 'Checkpoint', 'CHECKPOINT_MARKER', 'CHECKPOINT_VERSION', 'StepConfig', 'Task', 'plain', 'Progress',
+__all__ = ['T', 'Checkpoint', 'CHECKPOINT_MARKER', 'CHECKPOINT_VERSION', 'StepConfig', 'Progress', 'Task', 'plain',
            'CheckpointStore', 'save_checkpoint', 'read_checkpoint', 'Record', 'check_budget', 'fit']
 
 # %% ../../nbs/410_training.loop.ipynb #43758fa2
@@ -20,7 +20,7 @@ import torch
 from torch import nn
 from torch.nn.utils import clip_grad_norm_
 from ..core import MissingFile, UserError, atomic_write, choose_device, hold_interrupt, make_generator
-from ..text import counted, duration_text
+from ..text import counted
 
 # %% ../../nbs/410_training.loop.ipynb #0ac12146
 def _processes(device: str) -> Any:
@@ -31,7 +31,7 @@ def _processes(device: str) -> Any:
     atexit.register(processes.end_training)    # a process that ends with its connections open may be aborted
     return processes
 
-# %% ../../nbs/410_training.loop.ipynb #3024ed2b
+# %% ../../nbs/410_training.loop.ipynb #59252904
 class StepConfig(Protocol):
     "What every kind of training is told"
     @property
@@ -46,6 +46,26 @@ class StepConfig(Protocol):
     def epoch(self) -> int: "Steps in an epoch"
     @property
     def seed(self) -> int: "Of weights, batches and noise"
+
+@dataclass
+class Progress:
+    """How far a training is
+
+    Parameters
+    ----------
+    training_history : list[dict[str, Any]]
+        its records
+    seconds : float
+        by the clock, over all its sittings
+    cpu_seconds : float
+        of the processor
+    sums : dict[str, float]
+        of the losses since the epoch began
+    """
+    training_history: list[dict[str, Any]] = field(default_factory=list)
+    seconds: float = 0.
+    cpu_seconds: float = 0.
+    sums: dict[str, float] = field(default_factory=dict)
 
 T = TypeVar('T', float, torch.Tensor, dict[str, torch.Tensor])
 
@@ -72,8 +92,7 @@ class Task:
         device: str = 'cpu',
     ):
         self.cfg, self.epoch, self.batch_size = cfg, cfg.epoch, cfg.batch
-        self.done = 0                                     # steps
-        self.progress = Progress()                        # of `fit`
+        self.done, self.progress = 0, Progress()          # steps; and what they gave
         self.random = make_generator(cfg.seed)            # on the CPU: every device sees the same batches
         self.processes = _processes(device)
         self.device = self.processes.device if self.processes else choose_device(device)
@@ -200,27 +219,7 @@ def plain(cfg: Any) -> dict[str, Any]:
     "The fields of a dataclass as plain containers, tuples as lists"
     return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(cfg).items()}
 
-# %% ../../nbs/410_training.loop.ipynb #6826ee17
-@dataclass
-class Progress:
-    """How far a training is
-
-    Parameters
-    ----------
-    training_history : list[dict[str, Any]]
-        its records
-    seconds : float
-        by the clock, over all its sittings
-    cpu_seconds : float
-        of the processor
-    sums : dict[str, float]
-        of the losses since the epoch began
-    """
-    training_history: list[dict[str, Any]] = field(default_factory=list)
-    seconds: float = 0.
-    cpu_seconds: float = 0.
-    sums: dict[str, float] = field(default_factory=dict)
-
+# %% ../../nbs/410_training.loop.ipynb #fe6053d9
 class CheckpointStore(Protocol):
     "Another place for a checkpoint than a file of its own"
     def save(self, contents: dict[str, Any]) -> None: "Keep a checkpoint in place of the one before"
@@ -234,11 +233,10 @@ CHECKPOINT_MARKER, CHECKPOINT_VERSION = 'distill_checkpoint', 1
 def save_checkpoint(
     checkpoint: Checkpoint,
     task: Task,
-    progress: Progress,
 ) -> None:
     "Write everything that `task` needs to go on; of several processes the main one writes"
     contents = dict(format=CHECKPOINT_MARKER, version=CHECKPOINT_VERSION, kind=task.kind)
-    contents |= task.identity() | task.state() | vars(progress)
+    contents |= task.identity() | task.state() | vars(task.progress)
     if not isinstance(checkpoint, (str, Path)): return checkpoint.save(contents)
     if not task.is_main: return
     data = io.BytesIO()                         # torch hides a full disk behind an error of its own
@@ -266,7 +264,7 @@ def read_checkpoint(
         raise UserError(f'The checkpoint {path} has version {version}, not {CHECKPOINT_VERSION}: {remedy}.')
     return contents
 
-# %% ../../nbs/410_training.loop.ipynb #d828420a
+# %% ../../nbs/410_training.loop.ipynb #aa221d2f
 _BEGIN_ANEW = 'or delete the checkpoint and train from the start'
 
 def _check_identity(checkpoint: Checkpoint, saved: dict[str, Any], task: Task) -> None:
@@ -279,7 +277,7 @@ def _check_identity(checkpoint: Checkpoint, saved: dict[str, Any], task: Task) -
         for k, v in own.items():
             if before.get(k) == v: continue
             if part == 'corpus':
-                was, now = (f'{counted(c["n_files"], "file")}, {duration_text(c["seconds"])}' for c in (before, own))
+                was, now = (f'{counted(c["n_files"], "file")}, {c["seconds"]:.1f} s' for c in (before, own))
                 told = f'was made on other sounds ({was}; now {now}): restore the folder'
             else:
                 was, now = (str(x)[:40] for x in (before.get(k), v))
@@ -365,11 +363,11 @@ def fit(
     if steps is not None: steps = -(-steps//task.epoch)*task.epoch
     most_seconds = math.inf if minutes is None else 60*minutes
     most_steps = math.inf if steps is None else steps
-    task.progress = progress = _begin(task, checkpoint, resume)
-    while task.done < most_steps and progress.seconds < most_seconds and not _out_of_patience(task, progress):
-        _train_epoch(task, progress, checkpoint)
-        record = _close_epoch(task, progress)
-        if checkpoint is not None: save_checkpoint(checkpoint, task, progress)
+    task.progress = _begin(task, checkpoint, resume)
+    while task.done < most_steps and task.progress.seconds < most_seconds and not _out_of_patience(task):
+        _train_epoch(task, checkpoint)
+        record = _close_epoch(task)
+        if checkpoint is not None: save_checkpoint(checkpoint, task)
         steps_left, seconds_left = most_steps - record.step, most_seconds - record.seconds
         record.eta = max(0., min(record.seconds/record.step*steps_left, seconds_left))
         yield record
@@ -387,17 +385,16 @@ def _begin(task: Task, checkpoint: Checkpoint | None, resume: bool) -> Progress:
             reason = (str(e).splitlines() or [''])[0][:100]
             raise UserError(f'This unfinished training cannot be resumed ({reason}): begin a new one.') from e
         return Progress(**{name: saved[name] for name in vars(Progress())})
-    progress = Progress()
-    if checkpoint is not None: save_checkpoint(checkpoint, task, progress)   # a folder that cannot be written shows now
-    return progress
+    if checkpoint is not None: save_checkpoint(checkpoint, task)   # a folder that cannot be written is noticed now
+    return Progress()
 
 def _last_best(history: list[dict[str, Any]]) -> int:
     "The epoch whose weights are the best so far"
     return max(h['epoch'] for h in history if h['best'])
 
-def _out_of_patience(task: Task, progress: Progress) -> bool:
+def _out_of_patience(task: Task) -> bool:
     "Whether the held-out score has not improved for so long that it will not"
-    history = progress.training_history
+    history = task.progress.training_history
     return bool(task.patience and history) and history[-1]['epoch'] - _last_best(history) >= task.patience
 
 def _add(sums: dict[str, float], parts: dict[str, float], step: int) -> None:
@@ -407,9 +404,9 @@ def _add(sums: dict[str, float], parts: dict[str, float], step: int) -> None:
             raise UserError(f'The {name} is no longer finite at step {step}: train with a smaller learning rate.')
         sums[name] = sums.get(name, 0.) + value
 
-def _train_epoch(task: Task, progress: Progress, checkpoint: Checkpoint | None) -> None:
+def _train_epoch(task: Task, checkpoint: Checkpoint | None) -> None:
     "Steps up to the end of the epoch; on Ctrl-C a checkpoint, then KeyboardInterrupt"
-    wall, cpu = time.perf_counter(), time.process_time()
+    progress, wall, cpu = task.progress, time.perf_counter(), time.process_time()
     with hold_interrupt() as interrupted:
         while True:
             _add(progress.sums, task.step(), task.done)
@@ -417,12 +414,12 @@ def _train_epoch(task: Task, progress: Progress, checkpoint: Checkpoint | None) 
         progress.seconds += task.all_reduce(time.perf_counter() - wall)
         progress.cpu_seconds += time.process_time() - cpu
         if interrupted():
-            if checkpoint is not None: save_checkpoint(checkpoint, task, progress)
+            if checkpoint is not None: save_checkpoint(checkpoint, task)
             raise KeyboardInterrupt
 
-def _close_epoch(task: Task, progress: Progress) -> Record:
+def _close_epoch(task: Task) -> Record:
     "Score, keep the weights if they are the best, note the record"
-    score, history = task.score(), progress.training_history
+    score, progress, history = task.score(), task.progress, task.progress.training_history
     before = [h['held_out'] for h in history if h['held_out'] is not None]
     best = score is None or not before or score <= min(before)
     if best: task.keep()
