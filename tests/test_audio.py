@@ -13,9 +13,10 @@ from distill.training.plan import default_steps, expected_seconds
 from distill.core import MissingFile, UserError, WriteError
 from distill.audio.demo import demo_corpus
 
-KINDS = [('wav', 'WAV', 'PCM_16'), ('wav', 'WAV', 'FLOAT'), ('wav', 'WAV', 'IMA_ADPCM'), ('wav', 'WAVEX', 'PCM_24'), ('rf64', 'RF64', 'PCM_16'), ('w64', 'W64', 'PCM_24'),
-         ('aiff', 'AIFF', 'PCM_24'), ('AIF', 'AIFF', 'PCM_16'), ('au', 'AU', 'PCM_16'), ('caf', 'CAF', 'PCM_16'), ('voc', 'VOC', 'PCM_16'), ('flac', 'FLAC', 'PCM_16'),
-         ('ogg', 'OGG', 'VORBIS'), ('opus', 'OGG', 'OPUS'), ('mp3', 'MP3', 'MPEG_LAYER_III')]
+KINDS = [tuple(kind.split()) for kind in (   # suffix, format, subtype
+    'wav WAV PCM_16', 'wav WAV FLOAT', 'wav WAV IMA_ADPCM', 'wav WAVEX PCM_24', 'rf64 RF64 PCM_16', 'w64 W64 PCM_24',
+    'aiff AIFF PCM_24', 'AIF AIFF PCM_16', 'au AU PCM_16', 'caf CAF PCM_16', 'voc VOC PCM_16', 'flac FLAC PCM_16',
+    'ogg OGG VORBIS', 'opus OGG OPUS', 'mp3 MP3 MPEG_LAYER_III')]
 LABELS = [f'{s}-{sub}' for s, _, sub in KINDS]
 
 @pytest.fixture(autouse=True)
@@ -31,7 +32,9 @@ def noise(seconds=1., rate=48_000, channels=1, level=.1, seed=0):
 
 def tone(hertz, seconds, rate): return (.5*np.sin(2*np.pi*hertz*np.arange(round(seconds*rate))/rate)).astype('float32')
 
-def put(path, x, rate=48_000, **kw): sf.write(path, x, rate, **kw); return path
+def put(path, x, rate=48_000, **kw):
+    sf.write(path, x, rate, **kw)
+    return path
 
 def status(corpus): return {f.name: (f.status, f.reason) for f in corpus.files}
 
@@ -60,7 +63,8 @@ def test_a_cut_file_is_refused_wherever_it_is_cut(tmp_path, kind):
 
 def test_a_missing_last_chunk_that_is_not_sound_does_no_harm(tmp_path):
     with sf.SoundFile(tmp_path/'a.wav', 'w', 48_000, 1, 'PCM_16') as f:
-        f.write(noise()); f.comment = 'written after the sound, and lost'
+        f.write(noise())
+        f.comment = 'written after the sound, and lost'
     d = (tmp_path/'a.wav').read_bytes()
     assert d.rfind(b'LIST') > d.find(b'data')
     (tmp_path/'a.wav').write_bytes(d[:d.rfind(b'LIST') + 8])
@@ -76,7 +80,8 @@ def test_streams_that_could_not_know_their_length(tmp_path, said):
 
 def test_a_header_that_lies_about_terabytes_takes_no_memory(tmp_path):
     d = bytearray(put(tmp_path/'a.flac', noise()).read_bytes())
-    d[21] |= 0x0f; d[22:26] = b'\xff'*4  # 2**36 - 1 samples
+    d[21] |= 0x0f
+    d[22:26] = b'\xff'*4  # 2**36 - 1 samples
     (tmp_path/'a.flac').write_bytes(d)
     with pytest.raises(AudioError): read_audio(tmp_path/'a.flac')
 
@@ -91,7 +96,8 @@ def test_a_damaged_middle_is_refused(tmp_path, suffix):
 @pytest.mark.parametrize('bad', [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize('channel', [0, 1])
 def test_one_sample_that_is_no_number(tmp_path, bad, channel):
-    x = noise(channels=2); x[24_000, channel] = bad
+    x = noise(channels=2)
+    x[24_000, channel] = bad
     with pytest.raises(AudioError, match='0.500 s'): read_audio(put(tmp_path/'a.wav', x, subtype='FLOAT'))
 
 @pytest.mark.parametrize('rate', [1, 100, 2_000_000])
@@ -108,7 +114,10 @@ def test_not_files(tmp_path):
 
 # --- rates
 
-@pytest.mark.parametrize('rate', [4000, 8000, 11_025, 11_111, 22_050, 32_000, 44_056, 44_100, 44_101, 47_999, 48_000, 88_200, 96_000, 192_000, 352_800])
+RATES = [4000, 8000, 11_025, 11_111, 22_050, 32_000, 44_056, 44_100, 44_101, 47_999, 48_000, 88_200, 96_000,
+         192_000, 352_800]
+
+@pytest.mark.parametrize('rate', RATES)
 def test_resampling_keeps_pitch_level_and_length(rate):
     for t in (1, 7, 2000, rate): assert resample(torch.ones(t), rate).shape == (max(1, round(t*48_000/rate)),)
     y = resample(torch.from_numpy(tone(1000, 1, rate)), rate).numpy()
@@ -133,7 +142,8 @@ def test_what_folds_over_is_gone():
 @pytest.mark.parametrize('channels', [1, 2])
 def test_written_is_read(tmp_path, suffix, channels):
     x = torch.from_numpy(.3*np.stack([tone(440*(i+1), .7, 44_100) for i in range(channels)]))
-    tags = dict(title='Füße: "5"', artist='Ö', software='distill 9', seed=2**62, sliders={'brightness': -3.5}, like=None, level=np.float32(.5))
+    tags = dict(title='Füße: "5"', artist='Ö', software='distill 9', seed=2**62, sliders={'brightness': -3.5},
+                like=None, level=np.float32(.5))
     p = write_audio(tmp_path/'sub'/f'a{suffix}', x[0] if channels == 1 else x, 44_100, tags)
     y, rate = read_audio(p)
     assert rate == 44_100 and y.shape == x.shape
@@ -176,13 +186,16 @@ def test_more_tags_than_a_wav_holds(tmp_path):
     assert read_tags(write_audio(tmp_path/'a.wav', noise(.1).T, tags=tags)) == tags
 
 def test_strangers_tags(tmp_path):
-    with sf.SoundFile(tmp_path/'a.flac', 'w', 48_000, 1) as f: f.comment, f.software = '[1, 2]', 'Somebody'; f.write(noise(.1))
+    with sf.SoundFile(tmp_path/'a.flac', 'w', 48_000, 1) as f:
+        f.comment, f.software = '[1, 2]', 'Somebody'
+        f.write(noise(.1))
     assert read_tags(tmp_path/'a.flac') == dict(software='Somebody', comment='[1, 2]')
 
 def test_sound():
     x = noise(.5, channels=2).T
     s = Sound(torch.from_numpy(x), info=dict(name='<b>', seed=3))
-    assert np.array(s) is not s.samples and np.array_equal(np.asarray(s), x) and np.asarray(s, 'float64').dtype == np.float64
+    assert np.array(s) is not s.samples and np.array_equal(np.asarray(s), x)
+    assert np.asarray(s, 'float64').dtype == np.float64
     assert s.seconds == .5 and len(s) == 24_000 and 'seed 3' in repr(s) and len(repr(s)) < 100
     assert s._repr_html_() == Sound(x.copy(), info=s.info)._repr_html_() and '<b>' not in s._repr_html_()
     assert len(s._repr_html_()) < x.nbytes/4
@@ -195,25 +208,40 @@ def test_sound():
 
 @pytest.fixture
 def folder(tmp_path):
-    d = tmp_path/'Töne und mehr'; d.mkdir()
+    d = tmp_path/'Töne und mehr'
+    d.mkdir()
     for i in range(3): put(d/f'{i}.wav', noise(.5 + i, seed=i))
     return d
 
 def test_every_bad_file_has_its_reason_and_the_rest_is_used(folder):
     whole = put(folder/'0.flac', noise(.5, seed=9)).read_bytes()
     (folder/'half.flac').write_bytes(whole[:len(whole)//2])
-    put(folder/'zero.wav', np.zeros(9600)); put(folder/'quiet.wav', noise(level=1e-5), subtype='FLOAT')
-    put(folder/'short.wav', noise(.049)); put(folder/'just.wav', noise(.05, seed=3))
-    put(folder/'against.wav', noise()*[[1, -1]]); put(folder/'nearly.wav', noise()*[[1, -.999]])
+    put(folder/'zero.wav', np.zeros(9600))
+    put(folder/'quiet.wav', noise(level=1e-5), subtype='FLOAT')
+    put(folder/'short.wav', noise(.049))
+    put(folder/'just.wav', noise(.05, seed=3))
+    put(folder/'against.wav', noise()*[[1, -1]])
+    put(folder/'nearly.wav', noise()*[[1, -.999]])
     put(folder/'huge.wav', noise()*30_000, subtype='FLOAT')
-    x = noise(); x[3] = np.nan; put(folder/'nan.wav', x, subtype='FLOAT')
-    put(folder/'same.flac', sf.read(folder/'1.wav')[0]); put(folder/'Twice.AIFF', np.repeat(sf.read(folder/'2.wav', always_2d=True)[0], 2, 1), format='AIFF')
-    (folder/'empty.mp3').touch(); (folder/'text.ogg').write_text('hello'); (folder/'x.m4a').touch(); (folder/'readme').touch()
-    (folder/'.hidden.wav').touch(); (folder/'._0.wav').touch(); (folder/'line\nbreak.txt').touch()
-    Sound(noise(seed=5).T).save(folder/'take.mp3'); Sound(noise(seed=5).T).save(folder/'take.wav')
+    x = noise()
+    x[3] = np.nan
+    put(folder/'nan.wav', x, subtype='FLOAT')
+    put(folder/'same.flac', sf.read(folder/'1.wav')[0])
+    put(folder/'Twice.AIFF', np.repeat(sf.read(folder/'2.wav', always_2d=True)[0], 2, 1), format='AIFF')
+    (folder/'empty.mp3').touch()
+    (folder/'text.ogg').write_text('hello')
+    (folder/'x.m4a').touch()
+    (folder/'readme').touch()
+    (folder/'.hidden.wav').touch()
+    (folder/'._0.wav').touch()
+    (folder/'line\nbreak.txt').touch()
+    Sound(noise(seed=5).T).save(folder/'take.mp3')
+    Sound(noise(seed=5).T).save(folder/'take.wav')
     got = status(Corpus(folder))
-    wanted = {'half.flac': 'cut short', 'zero.wav': 'all its samples are 0', 'quiet.wav': 'silent', 'short.wav': '49 ms', 'against.wav': 'cancel', 'nearly.wav': 'cancel',
-              'huge.wav': 'full scale', 'nan.wav': 'not numbers', 'same.flac': 'the same sound as 1.wav', 'Twice.AIFF': 'the same sound as 2.wav', 'empty.mp3': '0 bytes',
+    wanted = {'half.flac': 'cut short', 'zero.wav': 'all its samples are 0', 'quiet.wav': 'silent',
+              'short.wav': '49 ms', 'against.wav': 'cancel', 'nearly.wav': 'cancel',
+              'huge.wav': 'full scale', 'nan.wav': 'not numbers', 'same.flac': 'the same sound as 1.wav',
+              'Twice.AIFF': 'the same sound as 2.wav', 'empty.mp3': '0 bytes',
               'text.ogg': 'not a sound', 'x.m4a': 'convert'}
     for name, reason in wanted.items(): assert got[name][0] == 'refused' and reason in got[name][1], (name, got[name])
     ignored = {'readme', '.hidden.wav', '._0.wav', 'line\ufffdbreak.txt', 'take.mp3', 'take.wav'}
@@ -223,26 +251,38 @@ def test_every_bad_file_has_its_reason_and_the_rest_is_used(folder):
     text = corpus.report()
     for name in wanted: assert name in text
     df = corpus.df()
-    assert len(df) == len(got) and df.seconds.dtype == 'Float64' and str(df.status.dtype) == 'category' and df.rate.dtype == 'Int64'
+    assert len(df) == len(got) and str(df.status.dtype) == 'category'
+    assert df.seconds.dtype == 'Float64' and df.rate.dtype == 'Int64'
     assert df.query('status == "refused"').reason.str.len().min() > 0
 
 def test_odd_things_in_a_folder(folder, tmp_path):
-    sub = folder/'a b'/'ñ'; sub.mkdir(parents=True)
+    sub = folder/'a b'/'ñ'
+    sub.mkdir(parents=True)
     put(sub/'Ü 1.WaV', noise(seed=4), format='WAV')
-    (folder/'0 first').mkdir(); put(folder/'0 first'/'x.wav', noise(seed=11))
-    (folder/'loop').symlink_to(folder); (sub/'up').symlink_to('..'); (folder/'self.wav').symlink_to('self.wav'); (folder/'gone.wav').symlink_to('nowhere.wav')
-    (other := tmp_path/'other').mkdir(); put(other/'far.flac', noise(seed=5)); (folder/'away').symlink_to(other)
-    (folder/'.git').mkdir(); put(folder/'.git'/'x.wav', noise(seed=6)); (folder/'folder.wav').mkdir()
+    (folder/'0 first').mkdir()
+    put(folder/'0 first'/'x.wav', noise(seed=11))
+    (folder/'loop').symlink_to(folder)
+    (sub/'up').symlink_to('..')
+    (folder/'self.wav').symlink_to('self.wav')
+    (folder/'gone.wav').symlink_to('nowhere.wav')
+    (other := tmp_path/'other').mkdir()
+    put(other/'far.flac', noise(seed=5))
+    (folder/'away').symlink_to(other)
+    (folder/'.git').mkdir()
+    put(folder/'.git'/'x.wav', noise(seed=6))
+    (folder/'folder.wav').mkdir()
     os.mkfifo(folder/'pipe.wav')
     c = Corpus(folder)
     assert c.names == ['0 first/x.wav', '0.wav', '1.wav', '2.wav', 'a b/ñ/Ü 1.WaV', 'away/far.flac']
     got = status(c)
-    assert 'link' in got['loop/'][1] and 'link' in got['a b/ñ/up/'][1] and 'not there' in got['gone.wav'][1] and 'not there' in got['self.wav'][1]
+    for name, why in {'loop/': 'link', 'a b/ñ/up/': 'link', 'gone.wav': 'not there', 'self.wav': 'not there'}.items():
+        assert why in got[name][1]
     assert got['pipe.wav'] == ('refused', 'not an ordinary file') and got['.git/'] == ('ignored', 'hidden')
 
 @pytest.mark.skipif(sys.platform != 'linux', reason='names are bytes only on Linux')
 def test_a_name_that_is_no_text(folder):
-    put(folder/'b.wav', noise(seed=8)); os.rename(os.fsencode(folder/'b.wav'), os.fsencode(folder) + b'/b\xff.wav')
+    put(folder/'b.wav', noise(seed=8))
+    os.rename(os.fsencode(folder/'b.wav'), os.fsencode(folder) + b'/b\xff.wav')
     c = Corpus(folder)
     assert 'b\ufffd.wav' in c.names and c.report().encode()
     os.rename(os.fsencode(folder) + b'/b\xff.wav', os.fsencode(folder) + b'/b\xfe.wav')
@@ -250,9 +290,11 @@ def test_a_name_that_is_no_text(folder):
     assert 'cut short' in status(Corpus(folder))['b\ufffd.wav'][1]
 
 def test_files_that_may_not_be_opened(folder, monkeypatch):
-    (folder/'deep').mkdir(); put(folder/'deep'/'x.wav', noise(seed=7))
+    (folder/'deep').mkdir()
+    put(folder/'deep'/'x.wav', noise(seed=7))
     if os.geteuid():  # for root there is no such file
-        (folder/'0.wav').chmod(0); (folder/'deep').chmod(0)
+        (folder/'0.wav').chmod(0)
+        (folder/'deep').chmod(0)
     else:
         real, walk = corpus_page.decode_once, Path.iterdir
         def closed(path, cache):
@@ -265,12 +307,16 @@ def test_files_that_may_not_be_opened(folder, monkeypatch):
         monkeypatch.setattr(Path, 'iterdir', shut)
     try: got = status(Corpus(folder))
     finally: (folder/'deep').chmod(0o755)
-    assert got['0.wav'][0] == got['deep/'][0] == 'refused' and 'permissions' in got['0.wav'][1] and 'permissions' in got['deep/'][1]
+    for name in ('0.wav', 'deep/'): assert got[name][0] == 'refused' and 'permissions' in got[name][1]
 
-@pytest.mark.parametrize('make,says', [(lambda d: None, 'is empty'), (lambda d: (d/'a.txt').write_text('a'), 'a.txt: .txt is not a sound'),
-                                       (lambda d: put(d/'a.wav', noise(.01)), '10 ms'), (lambda d: (d/'.DS_Store').touch(), 'hidden')])
+@pytest.mark.parametrize('make,says', [
+    (lambda d: None, 'is empty'),
+    (lambda d: (d/'a.txt').write_text('a'), 'a.txt: .txt is not a sound'),
+    (lambda d: put(d/'a.wav', noise(.01)), '10 ms'),
+    (lambda d: (d/'.DS_Store').touch(), 'hidden')])
 def test_nothing_left_is_one_sentence(tmp_path, make, says):
-    (d := tmp_path/'leer').mkdir(); make(d)
+    (d := tmp_path/'leer').mkdir()
+    make(d)
     with pytest.raises(UserError) as e: Corpus(d)
     assert says in str(e.value) and str(d) in str(e.value) and 'put sounds' in str(e.value) and '\n' not in str(e.value)
 
@@ -290,20 +336,28 @@ def test_what_is_no_folder(tmp_path, monkeypatch, value):
 def test_every_kind_of_sound_is_given_alike(tmp_path):
     x = noise(.2, channels=2)
     file = put(tmp_path/'a.wav', x, subtype='FLOAT')
-    kinds = [file, str(file), x.T, torch.from_numpy(x.T), Sound(x.T), (x.T, 48_000), x.mean(1), list(map(float, x.mean(1)))]
+    mono = x.mean(1)
+    kinds = [file, str(file), x.T, torch.from_numpy(x.T), Sound(x.T), (x.T, 48_000), mono, list(map(float, mono))]
     assert len({given(k).hash for k in kinds}) == 1
     g = given(file)
     assert isinstance(g, GivenSound) and given(g) is g and g.note() == dict(file=str(file), hash=g.hash)
 
-@pytest.mark.parametrize('bad', [None, 7, {}, 'gone.wav', [['a']], np.zeros(0), np.zeros((2, 2, 2)), (noise(.1).T, 0), (noise(.1).T, 44.1)])
+NO_SOUNDS = None, 7, {}, 'gone.wav', [['a']], np.zeros(0), np.zeros((2, 2, 2)), (noise(.1).T, 0), (noise(.1).T, 44.1)
+
+@pytest.mark.parametrize('bad', NO_SOUNDS)
 def test_no_sound_is_one_sentence(bad):
     with pytest.raises(UserError) as e: given(bad)
     assert str(e.value).endswith('.') and '\n' not in str(e.value)
 
-@pytest.mark.parametrize('x,why', [(noise(.049), '49 ms'), (noise()*0, 'all its samples are 0'), (noise(level=1e-5), 'silent'),
-                                   (noise()*[[1, -1]], 'cancel'), (noise()*30_000, 'full scale')])
+@pytest.mark.parametrize('x,why', [
+    (noise(.049), '49 ms'),
+    (noise()*0, 'all its samples are 0'),
+    (noise(level=1e-5), 'silent'),
+    (noise()*[[1, -1]], 'cancel'),
+    (noise()*30_000, 'full scale')])
 def test_a_given_sound_is_refused_with_the_reason_of_a_corpus(tmp_path, x, why):
-    file = put(tmp_path/'bad.wav', x, subtype='FLOAT'); put(tmp_path/'good.wav', noise())
+    file = put(tmp_path/'bad.wav', x, subtype='FLOAT')
+    put(tmp_path/'good.wav', noise())
     reason = status(Corpus(tmp_path))['bad.wav'][1]
     assert why in reason
     for kind in (file, x.T.astype('float32')):
@@ -313,7 +367,8 @@ def test_a_given_sound_is_refused_with_the_reason_of_a_corpus(tmp_path, x, why):
 @pytest.mark.parametrize('rate', [22_050, 44_100, 48_000, 96_000])
 def test_channels_are_averaged_and_loudness_is_kept(tmp_path, rate):
     l, r = tone(500, 1, rate), tone(700, 1, rate)
-    put(tmp_path/'loud.wav', np.stack([l, r], 1), rate, subtype='FLOAT'); put(tmp_path/'soft.wav', .01*l, rate, subtype='FLOAT')
+    put(tmp_path/'loud.wav', np.stack([l, r], 1), rate, subtype='FLOAT')
+    put(tmp_path/'soft.wav', .01*l, rate, subtype='FLOAT')
     loud, soft = Corpus(tmp_path)
     wanted = (tone(500, 1, 48_000) + tone(700, 1, 48_000))/2
     np.testing.assert_allclose(loud[2000:-2000], wanted[2000:-2000], atol=1e-4)
@@ -324,7 +379,9 @@ def test_order_and_fingerprint_do_not_depend_on_threads(tmp_path, monkeypatch):
     for i, f in enumerate(sorted((tmp_path/'d').rglob('*.wav'))[:6]): shutil.copy(f, tmp_path/'d'/f'copy {i}.wav')
     real = corpus_page.decode_once
     def late(path, cache):
-        import time; time.sleep(random.random()*.01); return real(path, cache)
+        import time
+        time.sleep(random.random()*.01)
+        return real(path, cache)
     seen = set()
     for n in (1, 4, 4):
         monkeypatch.setattr(corpus_page.os, 'cpu_count', lambda: n)
@@ -335,7 +392,8 @@ def test_order_and_fingerprint_do_not_depend_on_threads(tmp_path, monkeypatch):
 
 def test_the_fingerprint_follows_the_sounds_only(folder):
     a = Corpus(folder).fingerprint
-    os.utime(folder/'0.wav', (1, 1)); (folder/'note.txt').touch()
+    os.utime(folder/'0.wav', (1, 1))
+    (folder/'note.txt').touch()
     assert Corpus(folder).fingerprint == a
     put(folder/'0.wav', noise(.5, seed=77))
     assert Corpus(folder).fingerprint != a
@@ -353,7 +411,8 @@ def test_split_is_by_file_and_seeded(folder):
     for i in range(3, 20): put(folder/f'{i}.wav', noise(.1, seed=i))
     c = Corpus(folder)
     a, b = c.split(.15)
-    assert len(b) == 3 and not set(a) & set(b) and sorted(a + b) == list(range(20)) and c.split(.15) == (a, b) != c.split(.15, seed=1)
+    assert len(b) == 3 and not set(a) & set(b) and sorted(a + b) == list(range(20))
+    assert c.split(.15) == (a, b) != c.split(.15, seed=1)
     assert len(c.split(.001)[1]) == 1 and c.split(0)[1] == []
     for bad in (-.1, .6, float('nan')):
         with pytest.raises(UserError, match='hold out'): c.split(bad)
@@ -382,7 +441,9 @@ def test_decoded_once_whatever_the_name(folder, monkeypatch):
     b = [x for x in Corpus(folder)]
     assert len(n) == 3 and all(map(torch.equal, a, b))
 
-@pytest.mark.parametrize('harm', ['delete', 'no samples', 'no facts', 'cut samples', 'flip samples', 'flip facts', 'text'])
+HARMS = 'delete', 'no samples', 'no facts', 'cut samples', 'flip samples', 'flip facts', 'text'
+
+@pytest.mark.parametrize('harm', HARMS)
 @pytest.mark.parametrize('alive', [False, True])
 def test_a_harmed_cache_is_made_again(folder, cache, harm, alive):
     wanted = [x for x in Corpus(folder, cache=False)]
@@ -392,7 +453,9 @@ def test_a_harmed_cache_is_made_again(folder, cache, harm, alive):
         elif (harm, f.suffix) == ('cut samples', '.npy'): f.write_bytes(f.read_bytes()[:-400])
         elif (harm, f.suffix) == ('text', '.npy'): f.write_text('hello')
         elif harm.split()[0] == 'flip' and f.suffix == ('.npy' if 'samples' in harm else '.json'):
-            d = bytearray(f.read_bytes()); d[len(d)//2] ^= 4; f.write_bytes(d)
+            d = bytearray(f.read_bytes())
+            d[len(d)//2] ^= 4
+            f.write_bytes(d)
     if harm == 'delete': shutil.rmtree(cache/'audio')
     if not alive: c = Corpus(folder)
     assert all(map(torch.equal, c, wanted)) and not c.cache_trouble
@@ -400,7 +463,9 @@ def test_a_harmed_cache_is_made_again(folder, cache, harm, alive):
 
 def test_no_room_for_the_cache(folder, cache, monkeypatch):
     wanted = [x for x in Corpus(folder, cache=False)]
-    def full(f, y): f.write(b'some'); raise OSError(errno.ENOSPC, 'No space left on device')
+    def full(f, y):
+        f.write(b'some')
+        raise OSError(errno.ENOSPC, 'No space left on device')
     monkeypatch.setattr(cached.np, 'save', full)
     c = Corpus(folder)
     assert all(map(torch.equal, c, wanted)) and 'No space left' in c.cache_trouble and 'in memory' in c.report()
@@ -408,7 +473,9 @@ def test_no_room_for_the_cache(folder, cache, monkeypatch):
 
 def test_a_file_that_changes_while_the_corpus_is_open(folder, cache):
     c = Corpus(folder)
-    shutil.rmtree(cache/'audio'); put(folder/'0.wav', noise(.5, seed=99)); (folder/'1.wav').unlink()
+    shutil.rmtree(cache/'audio')
+    put(folder/'0.wav', noise(.5, seed=99))
+    (folder/'1.wav').unlink()
     with pytest.raises(UserError, match='has changed'): c[0]
     with pytest.raises(MissingFile): c[1]
 
@@ -426,7 +493,10 @@ def test_steps_grow_with_the_sound():
 
 def test_the_global_generator_and_the_threads_are_left_alone(folder):
     state, threads = torch.random.get_rng_state(), torch.get_num_threads()
-    c = Corpus(folder); c.split(); c.report(); assert expected_seconds(2) > 0
+    c = Corpus(folder)
+    c.split()
+    c.report()
+    assert expected_seconds(2) > 0
     assert torch.equal(torch.random.get_rng_state(), state) and torch.get_num_threads() == threads
 
 # --- the demonstration corpus
@@ -435,7 +505,8 @@ def test_demo_corpus(tmp_path):
     files = demo_corpus(tmp_path/'demo', seed=3)
     c = Corpus(tmp_path/'demo')
     assert len(files) >= 24 and len(c) == len(files) and len({f.parent.name for f in files}) >= 6
-    assert {f.suffix for f in files} == {'.wav', '.flac'} and {f.rate for f in c.used} == {22_050, 44_100, 48_000} and {f.channels for f in c.used} == {1, 2}
+    assert {f.suffix for f in files} == {'.wav', '.flac'}
+    assert {f.rate for f in c.used} == {22_050, 44_100, 48_000} and {f.channels for f in c.used} == {1, 2}
     assert all(.15 <= f.seconds <= 2.55 for f in c.used)
     again = demo_corpus(tmp_path/'again', seed=3)
     assert [f.read_bytes() for f in files] == [f.read_bytes() for f in again]

@@ -1,6 +1,6 @@
-"""What the world does to a library: processes killed at any instant, sixteen of them at once, disks that are full or read-only.
+"""What the world does to a library: processes killed at any instant, sixteen at once, disks that are full or read-only.
 
-    DISTILL_FAULTS=1 pytest tests/test_faults.py     in full: 16 processes for 60 seconds instead of 8, 500 kills instead of 200
+    DISTILL_FAULTS=1 pytest tests/test_faults.py     in full: 16 processes for 60 seconds, not 8; 500 kills, not 200
 """
 import contextlib, errno, os, random, shutil, signal, sqlite3, subprocess, tempfile, time, traceback, uuid
 from collections import Counter
@@ -9,7 +9,8 @@ import pytest
 import torch
 from distill.core import UserError, WriteError, sweep_leftovers
 from distill.library.catalog import AmbiguousModel, ModelLibrary, UnknownModel, repair_index
-from distill.models.persistence import load_model, read_contents, verify_model
+from distill.models.contents import read_contents
+from distill.models.persistence import load_model, verify_model
 from little import put_card, save, vocoder
 
 FULL = bool(int(os.environ.get('DISTILL_FAULTS', 0)))
@@ -17,7 +18,10 @@ forks = pytest.mark.skipif(not hasattr(os, 'fork'), reason='needs os.fork')
 
 class Log:
     "Lines that survive the process that writes them"
-    def __init__(self, path): self.path = Path(path); self.path.touch(); self.fd = os.open(path, os.O_WRONLY | os.O_APPEND)
+    def __init__(self, path):
+        self.path = Path(path)
+        self.path.touch()
+        self.fd = os.open(path, os.O_WRONLY | os.O_APPEND)
     def __call__(self, what, model_id): os.write(self.fd, f'{what} {model_id}\n'.encode())
     def ids(self, what): return [l.split()[1] for l in self.path.read_text().splitlines() if l.split()[0] == what]
 
@@ -49,13 +53,16 @@ def busy(folder, log, seed):
         what = r.choice(['save', 'save', 'delete', 'repair', 'migrate'])
         if what == 'save':
             model_id = uuid.uuid4().hex
-            save(folder, r.choice(['Rain', 'Bell']), model_id=model_id, vocoder_state=vocoder() if r.random() < .3 else None)
+            own = vocoder() if r.random() < .3 else None
+            save(folder, r.choice(['Rain', 'Bell']), model_id=model_id, vocoder_state=own)
             log('saved', model_id)
         elif what == 'delete':
             lib = ModelLibrary(folder)
             if len(found := list(lib)) < 4: continue
             e = r.choice(found)
-            log('deleting', e.model_id); lib.delete(e); log('deleted', e.model_id)
+            log('deleting', e.model_id)
+            lib.delete(e)
+            log('deleted', e.model_id)
         elif what == 'repair': repair_index(folder)
         else:
             with contextlib.suppress(sqlite3.Error): old_index(folder, r)
@@ -64,7 +71,8 @@ def busy(folder, log, seed):
 @forks
 def test_kill_at_any_instant(tmp_path, record_property):
     folder, log, r, n = tmp_path/'lib', Log(tmp_path/'log'), random.Random(0), 500 if FULL else 200
-    first = save(folder, 'First'); log('saved', ModelLibrary(folder).get('First').model_id)
+    first = save(folder, 'First')
+    log('saved', ModelLibrary(folder).get('First').model_id)
     swept = torn = 0
     for i in range(n):
         pid = fork(busy, folder, log, i)
@@ -81,9 +89,13 @@ def test_kill_at_any_instant(tmp_path, record_property):
         assert set(log.ids('deleted')) <= set(gone)
         for e in lib:
             if i % 20 == 0 or e.model_id not in saved: read_contents(e.path)
-        if len(gone) > 200: lib.purge(); log.path.write_text(''.join(f'saved {m}\n' for m in here))
+        if len(gone) > 200:
+            lib.purge()
+            log.path.write_text(''.join(f'saved {m}\n' for m in here))
     assert all(not verify_model(e) for e in ModelLibrary(folder))
-    record_property('figure', f'faults, kill -9: {n} processes killed, {swept} left a temporary file and {torn} an unfinished index, all swept and mended at the next opening; {len(here)} models, none lost, none torn')
+    record_property('figure', f'faults, kill -9: {n} processes killed, {swept} left a temporary file '
+        f'and {torn} an unfinished index, all swept and mended at the next opening; '
+        f'{len(here)} models, none lost, none torn')
 
 @forks
 def test_a_sweeper_leaves_the_living_alone(tmp_path):
@@ -105,13 +117,20 @@ def crowd(folder, log, trouble, seed, until):
         try:
             lib = ModelLibrary(folder)
             if lib.note: trouble('note', lib.note.replace(' ', '_'))
-            if what == 'save': model_id = uuid.uuid4().hex; save(folder, r.choice(['Rain', 'Bell', 'Kick']), model_id=model_id); log('saved', model_id)
+            if what == 'save':
+                model_id = uuid.uuid4().hex
+                save(folder, r.choice(['Rain', 'Bell', 'Kick']), model_id=model_id)
+                log('saved', model_id)
             elif what == 'delete':
                 found = list(lib)
-                if len(found) > 20: e = lib.delete(r.choice(found)); log('deleted', e.model_id)
+                if len(found) > 20:
+                    e = lib.delete(r.choice(found))
+                    log('deleted', e.model_id)
             elif what == 'restore':
                 found = list(lib.trash)
-                if found: e = lib.restore(r.choice(found)); log('restored', e.model_id)
+                if found:
+                    e = lib.restore(r.choice(found))
+                    log('restored', e.model_id)
             elif what == 'list':
                 for e in lib: assert e.size > 1000
             elif what == 'search': lib.search('rain')
@@ -126,19 +145,24 @@ def crowd(folder, log, trouble, seed, until):
 def test_sixteen_processes_at_once(tmp_path, record_property):
     import pandas                                             # once, before the forks
     folder, log, trouble, seconds = tmp_path/'lib', Log(tmp_path/'log'), Log(tmp_path/'trouble'), 60 if FULL else 8
-    save(folder, 'First'); log('saved', ids(ModelLibrary(folder))[0]); ModelLibrary(folder).df()
+    save(folder, 'First')
+    log('saved', ids(ModelLibrary(folder))[0])
+    ModelLibrary(folder).df()
     until = time.time() + seconds
     pids = [fork(crowd, folder, log, trouble, i, until) for i in range(16)]
     assert [os.waitpid(p, 0)[1] for p in pids] == [0]*16, 'an error that is not documented'
     assert not trouble.path.read_text()
     lib = ModelLibrary(folder)
-    events = Counter(log.ids('deleted')); events.subtract(log.ids('restored'))
+    events = Counter(log.ids('deleted'))
+    events.subtract(log.ids('restored'))
     saved, away = set(log.ids('saved')), {m for m, n in events.items() if n}
     assert all(n in (0, 1) for n in events.values()) and len(saved) == len(log.ids('saved'))
     assert sorted(ids(lib)) == sorted(saved - away) and sorted(ids(lib.trash)) == sorted(away)
     assert repair_index(folder).unreadable == {} and len(list(folder.glob('*.distillgan'))) == len(lib)
     assert all(not verify_model(e) for e in list(lib)[:50])
-    record_property('figure', f'faults, 16 processes for {seconds} s: {sum(map(int, log.ids("did")))} operations, {len(saved)} saved, {len(log.ids("deleted"))} deleted, {len(log.ids("restored"))} restored; '
+    did, deleted, restored = sum(map(int, log.ids('did'))), len(log.ids('deleted')), len(log.ids('restored'))
+    record_property('figure', f'faults, 16 processes for {seconds} s: {did} operations, '
+        f'{len(saved)} saved, {deleted} deleted, {restored} restored; '
         f'nothing lost, nothing twice; {len(log.ids("documented"))} times somebody else was first')
 
 @forks
@@ -146,15 +170,19 @@ def test_two_who_save_one_name_both_keep_it(tmp_path):
     pids = [fork(lambda: [save(tmp_path, 'Same') for _ in range(10)] and None) for _ in range(4)]
     assert [os.waitpid(p, 0)[1] for p in pids] == [0]*4
     lib = ModelLibrary(tmp_path)
-    assert len(lib) == 40 == len({e.model_id for e in lib}) and {e.path.name for e in lib} == {'Same.distillgan', *(f'Same_{i}.distillgan' for i in range(1, 40))}
+    assert len(lib) == 40 == len({e.model_id for e in lib})
+    assert {e.path.name for e in lib} == {'Same.distillgan', *(f'Same_{i}.distillgan' for i in range(1, 40))}
 
 # --- disks
 
 @pytest.fixture
 def disk(tmp_path):
     "A small disk of its own: returns its folder and a function that mounts it anew with other options"
-    folder = tmp_path/'disk'; folder.mkdir()
-    mount = lambda *o: subprocess.run(['mount', '-t', 'tmpfs', '-o', ','.join(o), 'tmpfs', str(folder)], capture_output=True)
+    folder = tmp_path/'disk'
+    folder.mkdir()
+    def mount(*options):
+        command = ['mount', '-t', 'tmpfs', '-o', ','.join(options), 'tmpfs', str(folder)]
+        return subprocess.run(command, capture_output=True)
     if mount('size=200k').returncode: pytest.skip('mounting a small disk needs root')
     yield folder, lambda *o: mount('remount', *o)
     subprocess.run(['umount', '-l', str(folder)])
@@ -168,17 +196,23 @@ def fill(folder, leave):
 
 def test_a_disk_that_fills_up(disk):
     folder, _ = disk
-    f = save(folder, 'Old'); before = sorted(folder.iterdir())
+    f = save(folder, 'Old')
+    before = sorted(folder.iterdir())
     fill(folder, 8192)
     big = vocoder({'w': torch.zeros(10_000)})
-    with pytest.raises(WriteError, match=r'Cannot write .*Old_1.distillgan: the model takes 5\d\.\d kB and 8\.2 kB are free, so 4\d\.\d kB are missing: free some space') as e: save(folder, 'Old', vocoder_state=big)
+    why = r'the model takes 5\d\.\d kB and 8\.2 kB are free, so 4\d\.\d kB are missing: free some space'
+    with pytest.raises(WriteError, match=rf'Cannot write .*Old_1.distillgan: {why}') as e:
+        save(folder, 'Old', vocoder_state=big)
     with pytest.raises(WriteError, match='are missing'): save(folder, 'Old', vocoder_state=big, path=f)
-    assert isinstance(e.value, OSError) and sorted(folder.iterdir()) == sorted([*before, folder/'filler']) and not verify_model(f)
+    assert isinstance(e.value, OSError) and not verify_model(f)
+    assert sorted(folder.iterdir()) == sorted([*before, folder/'filler'])
     assert ids(ModelLibrary(folder)) and not ModelLibrary(folder).note
 
 def test_a_full_disk_still_lists_and_deletes(disk):
     folder, _ = disk
-    f = save(folder, 'Old'); (folder/'library.db').unlink(); fill(folder, 0)
+    f = save(folder, 'Old')
+    (folder/'library.db').unlink()
+    fill(folder, 0)
     lib = ModelLibrary(folder)
     assert [e.name for e in lib] == ['Old'] and 'cannot be used' in lib.note and len(lib.df()) == 1
     (folder/'filler').unlink()
@@ -203,7 +237,8 @@ def test_no_room_in_words_without_a_small_disk(tmp_path, monkeypatch):
 def read_only(folder, model_id, index):
     "What a reader can do, and what it is told"
     lib = ModelLibrary(folder)
-    assert [e.name for e in lib] == ['Kept'] and len(lib.df()) == 1 and lib.search('kept') and lib.get('Kept').model_id == model_id
+    assert [e.name for e in lib] == ['Kept'] and len(lib.df()) == 1
+    assert lib.search('kept') and lib.get('Kept').model_id == model_id
     assert bool(lib.note) != index and load_model(lib.get('Kept')).metadata.name == 'Kept'
     assert repair_index(folder).unreadable == {} and len(ModelLibrary(folder)) == 1
     for act in (lambda: save(folder, 'New'), lambda: lib.delete('Kept'), lambda: lib.delete('Kept', purge=True)):
@@ -214,7 +249,8 @@ def read_only(folder, model_id, index):
 @pytest.mark.parametrize('index', [True, False], ids=['with an index', 'without'])
 def test_a_read_only_disk(disk, index):
     folder, again = disk
-    save(folder, 'Kept'); model_id = ids(ModelLibrary(folder))[0]
+    save(folder, 'Kept')
+    model_id = ids(ModelLibrary(folder))[0]
     if not index: (folder/'library.db').unlink()
     assert not again('ro').returncode
     read_only(folder, model_id, index)
@@ -225,12 +261,19 @@ def test_a_folder_one_may_not_write(index):
     import pandas
     with tempfile.TemporaryDirectory() as tmp:
         os.chmod(tmp, 0o755)
-        folder = Path(tmp)/'lib'; f = save(folder, 'Kept'); model_id = ids(ModelLibrary(folder))[0]; ModelLibrary(folder).df(); load_model(f)
+        folder = Path(tmp)/'lib'
+        f = save(folder, 'Kept')
+        model_id = ids(ModelLibrary(folder))[0]
+        ModelLibrary(folder).df()
+        load_model(f)
         if not index: (folder/'library.db').unlink()
         for x in folder.iterdir(): os.chmod(x, 0o444)
         os.chmod(folder, 0o555)
         def as_reader():
-            if os.geteuid() == 0: os.setgroups([]); os.setgid(65534); os.setuid(65534)
+            if os.geteuid() == 0:
+                os.setgroups([])
+                os.setgid(65534)
+                os.setuid(65534)
             read_only(folder, model_id, index)
         assert os.waitpid(fork(as_reader), 0)[1] == 0
         os.chmod(folder, 0o755)

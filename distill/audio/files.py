@@ -158,7 +158,7 @@ def _resampler(rate, to):
     return Resample(ratio.numerator, ratio.denominator, **window)
 
 def _convolve(x, r): # (...,t) -> (...,about t*to/rate)
-    "What the `Resample` does, as one matrix product: its convolution is planned anew for each length, at a high price"
+    "What the `Resample` does, as one matrix product: its convolution is planned anew for each length, which is slow"
     if r.orig_freq == r.new_freq: return x
     step = r.orig_freq//r.gcd
     bank = r.kernel[:, 0].T                                # (n,phases)

@@ -4,16 +4,17 @@
 
 # %% ../../nbs/230_features.nearness.ipynb #3ef9938c
 from __future__ import annotations
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 # %% auto #0
-__all__ = ['Nearness', 'Near']
+__all__ = ['NamedSounds', 'Nearness', 'Near']
 
 # %% ../../nbs/230_features.nearness.ipynb #e816c046
 import numpy as np
 import torch
 from torch.nn import functional as F
-from ..audio.corpus import Corpus
 from ..audio.files import Samples, Sound, resample, SAMPLE_RATE
 from ..core import UserError
 from ..text import counted
@@ -34,12 +35,19 @@ def _windows(mel, step, silence): # (m,f) -> (n,m,96)
     return windows[windows.amax((1, 2)) > silence + 1]
 
 # %% ../../nbs/230_features.nearness.ipynb #ac8fa973
+class NamedSounds(Protocol):
+    "Sounds (t,) at 48 kHz with a name each, as a `Corpus` has them"
+    @property
+    def names(self) -> Sequence[str]: "One for each sound"
+    def __iter__(self) -> Iterator[torch.Tensor]: "The sounds"
+    def __len__(self) -> int: "How many there are"
+
 class Nearness:
     """The usual distances in a corpus, and how far a sound is from it
 
     Parameters
     ----------
-    corpus : Corpus
+    corpus : NamedSounds
         at least four sounds
     mel : Mel | None
         how mels are made; None: with the default settings
@@ -47,7 +55,7 @@ class Nearness:
         share of the corpus's own sounds that are called copies, and share called unlike
     """
     def __init__(self,
-        corpus: Corpus,
+        corpus: NamedSounds,
         mel: Mel | None = None,
         often: float = .05,
     ):
