@@ -28,8 +28,8 @@ def sounds(tmp_path_factory):
 
 def shrink(setattr=setattr):
     "`train_model` with a narrow net, short epochs and sliders without names: seconds in place of minutes"
-    setattr(pipeline, 'VAETraining', lambda corpus, cfg, device: VAETraining(corpus, vae=VAEConfig(channels=16, level=4), cfg=replace(cfg, batch=8, epoch=10), device=device))
-    setattr(pipeline, 'name_sliders', lambda net, mel, analysis: analysis)
+    setattr(pipeline, 'VAETraining', lambda corpus, cfg, device: VAETraining(corpus, vae=VAEConfig(channels=16), cfg=replace(cfg, batch=8, epoch=10), device=device))
+    setattr(pipeline, 'name_sliders', lambda model: model.analysis)
 
 @pytest.fixture
 def small(monkeypatch): shrink(monkeypatch.setattr)
@@ -52,23 +52,23 @@ from distill.training.plan import TrainConfig
 from distill.training.vae import VAETraining
 from distill.training.loop import fit
 def curve(**budget):
-    task = VAETraining(Corpus(sys.argv[1]), vae=VAEConfig(channels=32, level=4), cfg=TrainConfig(batch=8, epoch=1, lr_warmup=1, kl_warmup=1, kl_weight=.1, free_bits=1.52, patience=0, bf16=False))
+    task = VAETraining(Corpus(sys.argv[1]), vae=VAEConfig(channels=32), cfg=TrainConfig(batch=8, epoch=1, lr_warmup=1, kl_warmup=1, kl_weight=.1, free_bits=1.52, patience=0, bf16=False))
     task.net.encoder.register_forward_pre_hook(lambda net, x: crops.add(len(x[0])))
-    return [r.parts | dict(held_out=r.held_out, price=task.price, seconds=r.seconds) for r in fit(task, **budget)]
+    return [r.parts | dict(held_out=r.held_out, kl_weight=task.kl_weight, seconds=r.seconds) for r in fit(task, **budget)]
 crops = set()
 steps, minutes = curve(steps=6), curve(minutes=.005)
 print(json.dumps([steps, len(minutes), minutes[-1]['seconds'], *crops]))
 """
 
 def test_two_processes_learn_what_one_learns(sounds, tmp_path, record_property):
-    "The same curve but for rounding, the price of the latent included; and of a budget in minutes both have the same end"
+    "The same curve but for rounding, the weight of the latent included; and of a budget in minutes both have the same end"
     (tmp_path/'curve.py').write_text(CURVE)
     ((one, _),), ((two, _), (other, _)) = (together(n, tmp_path/'curve.py', sounds) for n in (1, 2))
     (one, *_, whole), two, other = map(json.loads, (one, two, other))
     assert two == other and two[1] > 0 and (whole, two[3]) == (8, 4)
     far = lambda a, b, *keys: max(abs(a[k] - b[k])/abs(a[k]) for k in keys)
-    off = [far(a, b, 'loss', 'recon', 'kl', 'price') for a, b in zip(one, two[0])]
-    assert max(far(a, b, 'held_out') for a, b in zip(one, two[0])) < 1e-4          # of other sounds, where the slopes lead: rounding grows there first
+    off = [far(a, b, 'loss', 'recon', 'kl', 'kl_weight') for a, b in zip(one, two[0])]
+    assert max(far(a, b, 'held_out') for a, b in zip(one, two[0])) < 1e-4          # of other sounds, where the gradients lead: rounding grows there first
     record_property('figure', f'VAE: the curve of two processes is that of one within {off[0]:.1e} after one step and {max(off):.1e} after six')
     assert len(one) == len(two[0]) == 6 and off[0] < 1e-6 and max(off) < 1e-5, off
 
@@ -82,13 +82,13 @@ def test_two_processes_write_one_model(sounds, tmp_path):
 
 def test_processes_end_with_their_connections_closed():
     "One that does not may be aborted while another still works"
-    code = "import atexit, torch; open = torch.distributed.is_initialized; atexit.register(lambda: print(open())); from distill.train import Task, TrainConfig; Task('cpu', TrainConfig()); print(open())"
+    code = "import atexit, torch; open = torch.distributed.is_initialized; atexit.register(lambda: print(open())); from distill.training.loop import Task; from distill.training.plan import TrainConfig; Task(TrainConfig()); print(open())"
     assert [out.split() for out, _ in together(2, '-c', code)] == [['True', 'False']]*2
 
 def test_a_batch_that_cannot_be_shared_is_refused(monkeypatch):
     from types import SimpleNamespace
-    monkeypatch.setattr('distill.training.loop._together', lambda device: SimpleNamespace(device=torch.device('cpu'), num_processes=3, process_index=0))
-    with pytest.raises(UserError, match='multiple of 3'): Task('cpu', TrainConfig(batch=32))
+    monkeypatch.setattr('distill.training.loop._processes', lambda device: SimpleNamespace(device=torch.device('cpu'), num_processes=3, process_index=0))
+    with pytest.raises(UserError, match='multiple of 3'): Task(TrainConfig(batch=32))
 
 def test_one_process_does_not_import_accelerate():
     code = "import sys, distill.pipeline; print('accelerate' in sys.modules)"

@@ -20,10 +20,12 @@ from distill.models.metadata import ModelMetadata, VocoderInfo
 from distill.features.mel import Mel, MelConfig
 from distill.models.fourier import Fourier, FourierConfig
 from distill.models.hifigan import HiFiGAN, HiFiGANConfig
-from distill.models.persistence import load_model, read_contents, save_model, verify_model
+from distill.models.contents import read_contents
+from distill.models.persistence import load_model, save_model, verify_model
 from distill.models.vae import ConvVAE, VAEConfig
 from distill.pipeline import bundle_vocoder
 from distill.models.vocoders import Base, GriffinLim, load_vocoder, resolve_vocoder
+from distill.training.loop import fit
 from distill.training.vocoder import VocoderConfig, VocoderTraining, train_vocoder
 from jlab import free_port
 from little import craft, same
@@ -54,22 +56,22 @@ def place(tmp_path_factory):
 
 def run(*args, **env): return subprocess.run([*DISTILL, *map(str, args)], capture_output=True, text=True, env={**os.environ, **env}, timeout=600, stdin=subprocess.DEVNULL)
 
-def picture(m, seed=0): return m.spectrogram(.1*torch.randn(1, 20_000, generator=torch.Generator().manual_seed(seed)))
+def picture(m, seed=0): return m.mel(.1*torch.randn(1, 20_000, generator=torch.Generator().manual_seed(seed)))
 
 # --- in the file, and in the library
 
 def test_bundled_and_restored_plays_the_same_samples(place, tmp_path):
     home, file, made = place
     m = load_model(file)
-    copied = save_model(m.model, m.spectrogram.cfg, {}, m.metadata, tmp_path, vocoder_state=m.vocoder_state)
+    copied = save_model(m.net, m.mel.cfg, {}, m.metadata, tmp_path, vocoder_state=m.vocoder_state)
     again = load_model(copied)
     assert same(again.vocoder_state, m.vocoder_state) and not verify_model(copied)
-    assert torch.equal(resolve_vocoder(again.vocoder_state, again.spectrogram, 'own')(picture(m)), resolve_vocoder(m.vocoder_state, m.spectrogram, 'own')(picture(m)))
+    assert torch.equal(resolve_vocoder(again.vocoder_state, again.mel, 'own')(picture(m)), resolve_vocoder(m.vocoder_state, m.mel, 'own')(picture(m)))
 
 def test_what_is_kept_is_what_was_trained(place):
     home, _, _ = place
     task = VocoderTraining(Corpus(home/'sounds'), cfg=VocoderConfig(batch=1, epoch=5))
-    records = list(train_vocoder(None, task=task, steps=5))
+    records = list(fit(task, steps=5))
     voc = load_vocoder(task.vocoder_state([asdict(r) for r in records]), Mel())
     m = Mel()(torch.randn(1, 20_000))
     assert torch.equal(voc(m), task.average(m).detach())
@@ -92,10 +94,10 @@ def test_auto_is_earned(place):
     about = m.vocoder_state['training_metadata']
     for own, base, name in ((.4, .5, 'fourier'), (.5, .4, 'base'), (.5, .5, 'base'), (None, .5, 'base'), (.4, None, 'base'), (math.nan, .5, 'base'), ('x', .5, 'base')):
         about |= dict(held_out=own, base=base)
-        v = resolve_vocoder(m.vocoder_state, m.spectrogram)
+        v = resolve_vocoder(m.vocoder_state, m.mel)
         assert v.name == name and v.why.endswith('.') and v(picture(m)).isfinite().all(), (own, base)
     m.vocoder_state = None
-    assert resolve_vocoder(m.vocoder_state, m.spectrogram).name == 'base'
+    assert resolve_vocoder(m.vocoder_state, m.mel).name == 'base'
 
 def test_auto_plays_where_the_models_own_cannot(place):
     m = load_model(place[1])
@@ -104,14 +106,14 @@ def test_auto_plays_where_the_models_own_cannot(place):
     for broken, reason in ((dict(training_metadata=earned | dict(mel_key='another')), 'was made for other mel settings'), (dict(state_dict={}), 'does not fit its own settings'),
                            (dict(state_dict=good['state_dict'] | {first: weight*math.nan}), 'has NaN or infinite weights'), (dict(config=dict(colour='red')), 'does not fit')):
         m.vocoder_state = good | dict(training_metadata=earned) | broken
-        with pytest.raises(UserError, match=reason): resolve_vocoder(m.vocoder_state, m.spectrogram, 'own')
-        v = resolve_vocoder(m.vocoder_state, m.spectrogram)
+        with pytest.raises(UserError, match=reason): resolve_vocoder(m.vocoder_state, m.mel, 'own')
+        v = resolve_vocoder(m.vocoder_state, m.mel)
         assert v.name == 'base' and v.why.startswith(f"The base vocoder, because the model's own fourier {reason}") and v.why.endswith('.') and v(picture(m)).isfinite().all()
 
 def test_half_precision_halves_the_file_and_loads_as_whole(place, tmp_path):
     _, file, _ = place
     m = load_model(file)
-    keep = lambda m, **kw: save_model(m.model, m.spectrogram.cfg, {}, m.metadata, tmp_path, vocoder_state=m.vocoder_state, **kw)
+    keep = lambda m, **kw: save_model(m.net, m.mel.cfg, {}, m.metadata, tmp_path, vocoder_state=m.vocoder_state, **kw)
     full, half = keep(m), keep(m, fp16=True)
     assert half.stat().st_size < .6*full.stat().st_size and not verify_model(half)
     d, card = read_contents(half)
@@ -137,10 +139,10 @@ def test_other_mel_settings_are_refused(place, tmp_path):
     _, file, _ = place
     m = load_model(file)
     other = MelConfig(f_max=12_000.)
-    f = save_model(m.model, other, {}, ModelMetadata('Other'), tmp_path, vocoder_state=m.vocoder_state)
+    f = save_model(m.net, other, {}, ModelMetadata('Other'), tmp_path, vocoder_state=m.vocoder_state)
     with pytest.raises(UserError, match='made for other mel settings'): resolve_vocoder(m.vocoder_state, Mel(other), 'own')
     with pytest.raises(UserError, match='made for other mel settings'): VocoderTraining(Corpus(place[0]/'sounds'), other, start=m.vocoder_state)
-    with pytest.raises(UserError, match='does not fit this vocoder'): resolve_vocoder(m.vocoder_state, m.spectrogram, 'own')(torch.zeros(1, 80, 9))
+    with pytest.raises(UserError, match='does not fit this vocoder'): resolve_vocoder(m.vocoder_state, m.mel, 'own')(torch.zeros(1, 80, 9))
 
 def test_replacing_asks_on_a_terminal_and_refuses_elsewhere(place):
     pty = pytest.importorskip('pty')
@@ -183,9 +185,8 @@ def test_a_start_is_gone_on_from_and_resumed(place, tmp_path):
     v = load_model(f).vocoder_state
     assert made.epochs == 1 and v['config'] == begun.vocoder_state['config']
     for k, w in v['state_dict'].items(): torch.testing.assert_close(w, begun.vocoder_state['state_dict'][k])
-    for start in (begun, begun.vocoder_state):
-        task = VocoderTraining(Corpus(home/'sounds'), start=start)
-        assert all(torch.equal(w, begun.vocoder_state['state_dict'][k]) for k, w in task.kept.items())
+    task = VocoderTraining(Corpus(home/'sounds'), start=begun.vocoder_state)
+    assert all(torch.equal(w, begun.vocoder_state['state_dict'][k]) for k, w in task.best.items())
 
 def test_what_cannot_be_begun_with(place, tmp_path):
     home, file, _ = place
@@ -200,19 +201,19 @@ def test_what_cannot_be_begun_with(place, tmp_path):
 def test_epochs_are_a_budget_and_bf16_is_for_graphics_cards(place):
     corpus = Corpus(place[0]/'sounds')
     with pytest.warns(UserWarning, match='bf16 is for'): task = VocoderTraining(corpus, cfg=VocoderConfig(batch=1, epoch=2, bf16=True))
-    assert [r.step for r in train_vocoder(None, task=task, epochs=2)] == [2, 4]
+    assert [r.step for r in fit(task, steps=3)] == [2, 4]
     for wrong, words in ((dict(epochs=0), 'epochs is 0'), (dict(epochs=1, steps=2), 'not both')):
         with pytest.raises(UserError, match=words): next(train_vocoder(corpus, **wrong))
 
 def test_a_plan_halves_what_does_not_fit(place, tmp_path, monkeypatch):
     "As the command and the panel ask for it; the failure comes on the way back, once with discriminators listening"
-    home, f, draw = place[0], model(tmp_path), VocoderTraining.draw
-    def fail(slope): raise torch.OutOfMemoryError('no room')
+    home, f, draw = place[0], model(tmp_path), VocoderTraining.synthesize
+    def fail(grad): raise torch.OutOfMemoryError('no room')
     def small(self, m, p):
         y = draw(self, m, p)
         if len(m) > 1 and y.requires_grad: y.register_hook(fail)
         return y
-    monkeypatch.setattr(VocoderTraining, 'draw', small)
+    monkeypatch.setattr(VocoderTraining, 'synthesize', small)
     plans = []
     with pytest.warns(UserWarning, match='4 crops a step: going on with 2'): bundle_vocoder(f, home/'sounds', plan=plans.append, steps=50, batch_size=4, device='cpu')
     assert plans[0].steps == 50 and load_model(f).vocoder_state['training_metadata']['config']['batch'] == 1
@@ -263,8 +264,8 @@ def test_poor_corpora(tmp_path, kind):
     except UserError as e: assert kind == 'silence' and str(e).endswith(('.', ')')); return
     assert math.isfinite(made.final_loss) and (made.held_out is None) == (kind == 'one file')
     m = load_model(f)
-    for which in ('auto', 'own'): assert resolve_vocoder(m.vocoder_state, m.spectrogram, which)(picture(m)).isfinite().all()
-    if kind == 'one file': assert resolve_vocoder(m.vocoder_state, m.spectrogram).name == 'base'
+    for which in ('auto', 'own'): assert resolve_vocoder(m.vocoder_state, m.mel, which)(picture(m)).isfinite().all()
+    if kind == 'one file': assert resolve_vocoder(m.vocoder_state, m.mel).name == 'base'
 
 def test_five_hundred_files(tmp_path, record_property):
     f, d = model(tmp_path/'m'), sounds(tmp_path/'s', 500, .1)
@@ -277,7 +278,7 @@ def test_five_hundred_files(tmp_path, record_property):
 @pytest.mark.parametrize('mel', [MelConfig(n_fft=64, hop=16, n_mels=8), MelConfig(n_fft=512, hop=128, n_mels=32), MelConfig(n_fft=4096, hop=1024, n_mels=256)], ids=lambda c: f'hop {c.hop}')
 def test_other_mel_settings_than_the_usual(place, mel):
     task = VocoderTraining(Corpus(place[0]/'sounds'), mel, VocoderConfig(batch=1, epoch=2))
-    rec = next(train_vocoder(None, task=task, steps=2))
+    rec = next(fit(task, steps=2))
     assert math.isfinite(rec.parts['generator']) and math.isfinite(rec.held_out)
 
 # --- killed
@@ -301,7 +302,7 @@ def test_killed_and_resumed_is_the_uninterrupted_run(place, tmp_path):
         p.kill(); p.communicate(timeout=60)
         kills += p.returncode == -signal.SIGKILL
         m = load_model(cut)                                              # never torn
-        assert not verify_model(cut) and same(dict(m.model.state_dict()), dict(old.model.state_dict()))
+        assert not verify_model(cut) and same(dict(m.net.state_dict()), dict(old.model.state_dict()))
         if m.vocoder_state and 'checkpoint' not in m.vocoder_state: break
     assert kills >= 2
     if 'checkpoint' in (load_model(cut).vocoder_state or {}): bundle_vocoder(cut, home/'sounds', steps=150, resume=True, device='cpu')
@@ -340,7 +341,7 @@ def test_an_older_vocoder_plays_on_while_it_is_replaced(place, tmp_path):
     home, file, _ = place
     m = load_model(file)
     del m.vocoder_state['training_metadata']['finished']
-    f = save_model(m.model, m.spectrogram.cfg, {}, m.metadata, tmp_path, vocoder_state=m.vocoder_state)
+    f = save_model(m.net, m.mel.cfg, {}, m.metadata, tmp_path, vocoder_state=m.vocoder_state)
     def stop(rec): raise KeyboardInterrupt
     with pytest.raises(KeyboardInterrupt): bundle_vocoder(f, home/'sounds', force=True, progress=stop, **SHORT, seed=9)
     assert same(load_model(f).vocoder_state['state_dict'], m.vocoder_state['state_dict'])
@@ -376,7 +377,7 @@ def test_a_strangers_vocoder(tmp_path, record_property):
     f = model(tmp_path)
     d, card = read_contents(f)
     m = load_model(f)
-    for s in good: m.vocoder_state = s; assert resolve_vocoder(m.vocoder_state, m.spectrogram).name == s['type']
+    for s in good: m.vocoder_state = s; assert resolve_vocoder(m.vocoder_state, m.mel).name == s['type']
     mel = picture(m)[..., :8]
     refused, played, worst = dict(file=0, vocoder=0), 0, 0
     for s in strangers(r, good, int(400*TIMES)):
@@ -384,7 +385,7 @@ def test_a_strangers_vocoder(tmp_path, record_property):
         try:
             m = load_model(save_raw(tmp_path, d, s))
             for which in ('auto', 'own'):
-                try: v = resolve_vocoder(m.vocoder_state, m.spectrogram, which)
+                try: v = resolve_vocoder(m.vocoder_state, m.mel, which)
                 except UserError: assert which == 'own'; raise             # auto always makes a sound
                 y = v(mel)
                 assert y.shape == (1, 8*512) and y.isfinite().all(), s['config']
@@ -422,7 +423,7 @@ def test_a_strangers_unfinished_training(place, tmp_path, record_property):
         if i % 3 == 0: del c[key]
         elif i % 3 == 1: c[key] = r.choice([None, 'x', 3, [], {}, torch.zeros(2)])
         else: c['training_config'][r.choice(list(c['training_config']))] = r.choice([-1, 10**12, 'x', None, [1]])
-        g = save_model(m.model, m.spectrogram.cfg, {}, m.metadata, tmp_path/'g', vocoder_state=m.vocoder_state)
+        g = save_model(m.net, m.mel.cfg, {}, m.metadata, tmp_path/'g', vocoder_state=m.vocoder_state)
         try: bundle_vocoder(g, corpus, steps=50, resume=True)              # the budget is used: what can be resumed ends at once
         except UserError as e: assert len(str(e)) < 600
         assert not verify_model(g)
@@ -433,12 +434,13 @@ def test_a_strangers_unfinished_training(place, tmp_path, record_property):
 TOGETHER = '''
 import json, sys
 from distill.audio.corpus import Corpus
-from distill.training.vocoder import VocoderConfig, VocoderTraining, train_vocoder
+from distill.training.loop import fit
+from distill.training.vocoder import VocoderConfig, VocoderTraining
 curves = {}
 for type in ('fourier', 'hifigan_v2'):
     task = VocoderTraining(Corpus(sys.argv[1]), cfg=VocoderConfig(batch=4, epoch=1, type=type, frames=20, lr_warmup=1, lr=3e-4), device='cpu')
-    curves[type] = [r.parts | dict(held_out=r.held_out) for r in train_vocoder(None, task=task, steps=6)]
-if task.first: open(sys.argv[2], 'w').write(json.dumps(curves))
+    curves[type] = [r.parts | dict(held_out=r.held_out) for r in fit(task, steps=6)]
+if task.is_main: open(sys.argv[2], 'w').write(json.dumps(curves))
 '''
 
 def test_two_processes_learn_what_one_learns(place, tmp_path, record_property):

@@ -72,7 +72,7 @@ class BaseTraining(VocoderTraining):
         for k, born in self.born.items():
             if (now := max(0, epoch - (epoch + k) % LIVES)) != born:
                 x = synthetic(self.cfg.seed, k, now)
-                self.sounds[k], self.born[k] = self._sound(x), now
+                self.sounds[k], self.born[k] = self._example(x), now
                 self.weights[k] = max(.3, len(x)/SR)**.5
         return super().step()
 

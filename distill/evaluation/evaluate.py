@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from fastcore.basics import patch
+from typing import Any
 
 # %% auto #0
 __all__ = ['MAX_SECONDS', 'MAX_SOUNDS', 'GENERATED', 'Sounds', 'choose_sounds', 'match_corpus', 'Progress', 'Phase', 'run_phases',
@@ -24,8 +24,8 @@ from ..audio.space import finish
 from ..core import UserError, make_generator
 from .measures import (FEWEST, NO_VISQOL, baseline_distances, compare, describe_sounds, finite_mean,
                                          mean_error, memorization, reconstruction_error, visqol_scorer)
-from .report import (WAYS, AudioError, Comparison, MeasuredCorpus, Origin, Report,
-                                       SliderQuality, SoundsUsed, Thumbnail, Way, WorstSound)
+from .report import (WAYS, AudioError, Comparison, MeasuredCorpus, Origin, Relation,
+                                       Report, SliderQuality, SoundsUsed, Thumbnail, Way, WorstSound)
 from ..features.descriptors import DESCRIPTORS
 from ..features.distance import mr_stft
 from ..features.mel import Mel
@@ -89,7 +89,9 @@ def choose_sounds(
         return Sounds([_cut(corpus[i]) for i in chosen], [_printable(corpus.names[i]) for i in chosen])
     return choose(learned, most - n_unseen), choose(unseen, n_unseen)
 
-# %% ../../nbs/740_evaluation.evaluate.ipynb #74953334
+# %% ../../nbs/740_evaluation.evaluate.ipynb #4e64f6cd
+def _is_texts(v: Any) -> bool: return isinstance(v, list) and all(isinstance(text, str) for text in v)
+
 def match_corpus(
     model: Model,
     corpus: Corpus,
@@ -101,15 +103,14 @@ def match_corpus(
     tuple[list[bool], MeasuredCorpus]
         for each file whether the model learned it; how the folder relates to training
     """
-    name, files = _printable(corpus.folder.resolve().name), len(corpus)
+    name, files, here = _printable(corpus.folder.resolve().name), len(corpus), set(corpus.hashes)
     sounds = model.training_config.get('sounds')
-    lists = [sounds.get(k) for k in ('learned', 'held_out')] if isinstance(sounds, dict) else [None]
-    if not all(isinstance(hashes, list) and all(isinstance(h, str) for h in hashes) for hashes in lists):
-        return [False]*files, MeasuredCorpus(name, files, 'unknown', 0, 0)
-    learned, held_out = map(set, lists)
-    here = set(corpus.hashes)
+    lists: list[Any] = [sounds.get(k) for k in ('learned', 'held_out')] if isinstance(sounds, dict) else [None]
+    if not all(map(_is_texts, lists)): return [False]*files, MeasuredCorpus(name, files, 'unknown', 0, 0)
+    learned, held_out = (set(hashes) for hashes in lists)
     found = len(learned & here)
-    relation = 'same' if here == learned | held_out else 'changed' if found else 'foreign'
+    relation: Relation = 'changed' if found else 'foreign'
+    if here == learned | held_out: relation = 'same'
     return [h in learned for h in corpus.hashes], MeasuredCorpus(name, files, relation, len(learned), found)
 
 # %% ../../nbs/740_evaluation.evaluate.ipynb #6f2b8952
@@ -351,11 +352,11 @@ class Evaluation:
 
     def slider_qualities(self) -> list[SliderQuality]:
         "What training measured of the sliders, and where nine tenths of the folder's sounds lie"
-        ends = describe_sounds(self.reference, self.mel, DESCRIPTORS).quantile(torch.tensor([.05, .95]), dim=0)
-        ranges = dict(zip(DESCRIPTORS, ends.T.tolist()))
+        ends = describe_sounds(self.reference, self.mel, tuple(DESCRIPTORS)).quantile(torch.tensor([.05, .95]), dim=0)
+        ranges: dict[str | None, list[float | None]] = dict(zip(DESCRIPTORS, ends.T.tolist()))
         found = []
         for s in self.model.analysis.sliders if self.model.analysis else ():
-            corpus_low, corpus_high = ranges.get(s.descriptor, (None, None))
+            corpus_low, corpus_high = ranges.get(s.descriptor, [None, None])
             found.append(SliderQuality(s.name, s.descriptor or '', s.rho, s.monotone, s.leakage, s.coverage,
                                        s.low, s.high, corpus_low, corpus_high))
         return found[:16]

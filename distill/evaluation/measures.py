@@ -4,7 +4,7 @@
 
 # %% ../../nbs/730_evaluation.measures.ipynb #636bda20
 from __future__ import annotations
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 # %% auto #0
 __all__ = ['NO_VISQOL', 'FEWEST', 'reconstruction_error', 'finite_mean', 'mean_error', 'visqol_scorer', 'describe_sounds',
@@ -16,13 +16,12 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from ..audio.corpus import Corpus
 from ..audio.files import SAMPLE_RATE
 from ..core import make_generator
 from .report import Baseline, Comparison, Estimate, Group, MelError, Memorization
 from ..features.descriptors import COMPARED, Frames, describe
 from ..features.mel import Mel
-from ..features.nearness import Nearness
+from ..features.nearness import NamedSounds, Nearness
 
 # %% ../../nbs/730_evaluation.measures.ipynb #a8d88e0b
 _DB = 20/np.log(10)   # decibels in a neper, the unit of log magnitudes
@@ -280,7 +279,7 @@ _STORED = 200   # distances that a report keeps, at most
 
 def baseline_distances(
     nearness: Nearness,
-    unseen: Sequence[Tensor],
+    unseen: Collection[Tensor],
 ) -> list[float]:
     """How far real sounds that were not learned are from the nearest learned one
 
@@ -288,7 +287,7 @@ def baseline_distances(
     ----------
     nearness : Nearness
         to the learned sounds
-    unseen : Sequence[Tensor]
+    unseen : Collection[Tensor]
         (t,) each; if there are too few, each learned sound counts against the rest
     """
     if len(unseen) >= FEWEST: return [nearness(x).distance for x in unseen]
@@ -368,31 +367,31 @@ def compare(
     return Comparison(baseline, estimates, coverage, subsampled, density, copies)
 
 def compare_sounds(
-    learned: Corpus,
-    unseen: Sequence[Tensor],
-    generated: Sequence[Tensor],
+    learned: NamedSounds,
+    unseen: Collection[Tensor],
+    generated: Collection[Tensor],
     mel: Mel,
-    reconstructed: Sequence[Tensor] = (),
+    reconstructed: Collection[Tensor] = (),
     seed: int = 0,
 ) -> Comparison:
     """How generated sounds compare with real ones, from the sounds themselves
 
     Parameters
     ----------
-    learned : Corpus
-        or anything with sounds (t,) at 48 kHz and their `names`
-    unseen : Sequence[Tensor]
+    learned : NamedSounds
+        a `Corpus`, or other sounds with names
+    unseen : Collection[Tensor]
         real sounds (t,) of the same kind
-    generated : Sequence[Tensor]
+    generated : Collection[Tensor]
         (t,) each
     mel : Mel
         on the CPU
-    reconstructed : Sequence[Tensor]
+    reconstructed : Collection[Tensor]
         real sounds (t,) after model and vocoder
     seed : int
     """
     nearness = Nearness(learned, mel)
     distances = [nearness(x).distance for x in generated]
     copies = memorization(distances, baseline_distances(nearness, unseen), nearness.copy)
-    described = [describe_sounds(sounds, mel) for sounds in (learned, unseen, generated, reconstructed)]
-    return compare(*described, copies, seed)
+    real, others, new, passed = (describe_sounds(some, mel) for some in (learned, unseen, generated, reconstructed))
+    return compare(real, others, new, passed, copies, seed)

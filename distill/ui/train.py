@@ -10,15 +10,16 @@ from pathlib import Path
 from typing import Any
 
 # %% auto #0
-__all__ = ['Training', 'planned_steps', 'example', 'unfinished_model', 'TrainPanel']
+__all__ = ['Training', 'planned_steps', 'example', 'unfinished_model', 'preview_of', 'TrainPanel']
 
-# %% ../../nbs/880_ui.train.ipynb #9df10fcd
+# %% ../../nbs/880_ui.train.ipynb #239b15c6
 import ipywidgets as W
+import torch
 from ..audio.corpus import Corpus
 from ..audio.files import SAMPLE_RATE, Sound
 from ..core import UserError, choose_device, models_folder
 from ..features.mel import Mel, MelConfig
-from ..generation.sounds import reconstruct
+from ..generation.recipe import Recipe
 from ..models.metadata import ModelMetadata
 from ..models.model import Model
 from ..models.vae import ConvVAE, VAEConfig
@@ -130,6 +131,23 @@ def unfinished_model(
     mel = Mel(MelConfig(**state['spectrogram_config']))
     return Model(net.eval().requires_grad_(False), mel, ModelMetadata('unfinished'))
 
+def preview_of(
+    checkpoint: str | Path,
+    sound: Sound,
+) -> Sound:
+    """The reconstruction of a sound by the model of a training that is not finished
+
+    Parameters
+    ----------
+    checkpoint : str | Path
+        a `.pt` file
+    sound : Sound
+        mono, at 48 kHz
+    """
+    model = unfinished_model(checkpoint)
+    z = model.encode(torch.from_numpy(sound.samples))
+    return model.render(model.decode(z, model.mel.cfg.frames(len(sound))), len(sound), Recipe())
+
 # %% ../../nbs/880_ui.train.ipynb #dc59e317
 class TrainPanel(TrainingPanel):
     """Train a model on a folder of sounds
@@ -204,8 +222,8 @@ class TrainPanel(TrainingPanel):
     def _preview(self, work):
         "Reconstruct the example with the weights so far"
         if work.state != 'running': return
-        reconstruction = reconstruct(unfinished_model(work.checkpoint), self.progress.original.sound)
-        self.progress.show_preview(reconstruction, work.records[-1]['epoch'])
+        preview = preview_of(work.checkpoint, self.progress.original.sound)
+        self.progress.show_preview(preview, work.records[-1]['epoch'])
 
     def begin(self,
         resume: bool = False,
