@@ -303,14 +303,14 @@ def test_a_history_that_cannot_be_written_is_no_reason_to_fail(place, tmp_path):
     from distill.cli import app
     models = tmp_path/'models'; models.mkdir(); models.chmod(0o500)
     r = CliRunner().invoke(app, ['generate', str(place[1]), '--seconds', '.1', '--out', str(tmp_path/'out'), '--models-dir', str(models)])
-    assert r.exit_code == 0 and 'Not in the history' in r.stderr
+    assert r.exit_code == 0 and 'Not added to the history' in r.stderr
 
 
 def test_a_file_where_the_history_should_be(place, tmp_path):
     from distill.cli import app
     (tmp_path/'models').mkdir(); (tmp_path/'models'/'history').write_text('')
     r = CliRunner().invoke(app, ['generate', str(place[1]), '--seconds', '.1', '--out', str(tmp_path/'out'), '--models-dir', str(tmp_path/'models')])
-    assert r.exit_code == 0 and 'Not in the history' in r.stderr
+    assert r.exit_code == 0 and 'Not added to the history' in r.stderr
     assert len(History(tmp_path/'models').df()) == 0
 
 

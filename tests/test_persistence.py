@@ -15,7 +15,8 @@ from distill.library.catalog import ModelLibrary, repair_index
 from distill.models.metadata import ModelMetadata, VocoderInfo
 from distill.library.card import NewerModelFile, OldModelFile
 from distill.models import LoadedModel, delete_model, load_model, save_model, save_model_from_checkpoint
-from distill.models.persistence import MOST_OPS, ModelFileError, read_contents, to_plain, verify_model
+from distill.models.contents import MOST_OPS, read_contents, to_plain
+from distill.models.persistence import ModelFileError, verify_model
 from distill.training.loop import CHECKPOINT_VERSION
 from little import HISTORY, MEL, craft, generator_v2, offset, records, rezip, same, save, tiny, vocoder
 
@@ -112,12 +113,12 @@ def test_what_comes_out_is_what_went_in(tmp_path):
     f = save(tmp_path, 'Ä name with spaces / and a slash', tags=['a', 'b'], description='two\nlines', epochs=3, held_out=.5, extra=dict(mood='grey'))
     m = load_model(f)
     assert isinstance(m, LoadedModel) and f.parent == tmp_path and m.path == f
-    assert same(dict(m.model.state_dict()), dict(tiny().state_dict())) and m.model.cfg == tiny().cfg
-    assert not m.model.training and not any(p.requires_grad for p in m.model.parameters())
-    assert m.spectrogram.cfg == MEL and m.training_config == dict(lr=1e-3, seed=0) and m.training_history == HISTORY
+    assert same(dict(m.net.state_dict()), dict(tiny().state_dict())) and m.net.cfg == tiny().cfg
+    assert not m.net.training and not any(p.requires_grad for p in m.net.parameters())
+    assert m.mel.cfg == MEL and m.training_config == dict(lr=1e-3, seed=0) and m.training_history == HISTORY
     assert m.metadata.extra == dict(mood='grey') and m.metadata.tags == ('a', 'b') and m.analysis is None
     z = torch.randn(1, 2, 5, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(m.model.decode(z), tiny().decode(z))
+    assert torch.equal(m.net.decode(z), tiny().decode(z))
     assert not verify_model(f)
 
 def test_the_file_is_plain_and_carries_its_card(tmp_path):
@@ -141,7 +142,7 @@ def test_unknown_metadata_is_written_back(tmp_path):
     d['metadata']['from_the_future'] = card['metadata']['from_the_future'] = [1, 2]
     (tmp_path/'new.distillgan').write_bytes(craft(d, card))
     m = load_model(tmp_path/'new.distillgan')
-    g = save_model(m.model, m.spectrogram.cfg, m.training_config, m.metadata, tmp_path/'other')
+    g = save_model(m.net, m.mel.cfg, m.training_config, m.metadata, tmp_path/'other')
     assert load_model(g).metadata.extra == dict(from_the_future=[1, 2]) and ModelLibrary(tmp_path/'other').get('Tiny').extra == dict(from_the_future=[1, 2])
 
 def test_a_second_copy_is_a_second_model(tmp_path):
@@ -152,7 +153,7 @@ def test_a_second_copy_is_a_second_model(tmp_path):
 
 def test_replacing_keeps_the_identity_and_the_name(tmp_path):
     f = save(tmp_path); m = load_model(f); before = os.stat(f).st_ino
-    g = save_model(m.model, m.spectrogram.cfg, m.training_config, m.metadata, tmp_path, vocoder_state=vocoder(), path=f)
+    g = save_model(m.net, m.mel.cfg, m.training_config, m.metadata, tmp_path, vocoder_state=vocoder(), path=f)
     assert g == f and load_model(f).metadata == m.metadata and os.stat(f).st_ino != before
     assert [e.vocoder.epochs for e in ModelLibrary(tmp_path)] == [50]
 
@@ -184,7 +185,7 @@ def test_old_files_still_load():
     "A file written by the first version of this format, kept in the repository"
     m = load_model(Path(__file__).parent/'golden'/'v1_tiny.distillgan')
     assert m.metadata.name == 'Golden' and m.metadata.model_id == 'golden-0001' and m.vocoder_state['training_metadata']['epochs'] == 50
-    out = m.model.decode(torch.ones(1, 2, 2))
+    out = m.net.decode(torch.ones(1, 2, 2))
     assert out.shape == (1, 8, 4) and torch.allclose(out.sum(), torch.tensor(float((Path(__file__).parent/'golden'/'v1_tiny.txt').read_text())), atol=1e-4)
 
 # --- from a checkpoint, and away again
@@ -239,7 +240,7 @@ def set_(d, path, v):
     d[path[-1]] = v
 
 WRONG = {
-    'absurd mean': (['model_config', 'mean'], (1e39,)*8, 'not finite'), 'absurd settings': (['model_config', 'silence'], 1e300, 'model_'),
+    'absurd mean': (['model_config', 'mean'], (1e39,)*8, 'not finite'), 'absurd settings': (['model_config', 'silence'], 1e300, 'its card disagrees with its contents about settings'),
     'marker': (['format'], 'holiday', 'marker'), 'no version': (['version'], 'one', 'version'), 'bool version': (['version'], True, 'version'),
     'nan weight': (['model_state_dict', 'encoder.0.bias'], torch.tensor([0., float('nan'), 0, 0]), 'not finite'),
     'inf weight': (['model_state_dict', 'encoder.0.bias'], torch.tensor([0., float('inf'), 0, 0]), 'not finite'),

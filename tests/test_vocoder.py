@@ -14,7 +14,7 @@ from distill.audio.corpus import Corpus
 from distill.core import UserError
 from distill.audio.demo import demo_corpus
 from distill.features.distance import mr_stft
-from distill.library.card import ModelFileError, make_card
+from distill.library.card import ModelFileError, make_card, plain_settings
 from distill.library.catalog import ModelLibrary
 from distill.models.metadata import ModelMetadata, VocoderInfo
 from distill.features.mel import Mel, MelConfig
@@ -405,7 +405,9 @@ def save_raw(folder, d, state):
     try: info = VocoderInfo.from_state(state)
     except UserError: info = None                                        # it is refused anyway
     count = lambda w: sum(t.numel() for t in w.values())
-    card = make_card(ModelMetadata.from_dict(d['metadata']), info, dict(parameters=count(d['model_state_dict']), latent_dim=d['latent_dim'], vocoder_parameters=count(state['state_dict'])))
+    sizes = dict(parameters=count(d['model_state_dict']), latent_dim=d['latent_dim'], vocoder_parameters=count(state['state_dict']))
+    settings = plain_settings(training=d['training_config'], model=d['model_config'], mel=d['spectrogram_config'])
+    card = make_card(ModelMetadata.from_dict(d['metadata']), info, sizes, settings)
     f = folder/'stranger.distillgan'
     f.write_bytes(craft(d, json.dumps(card, default=str).encode()))
     return f
