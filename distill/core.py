@@ -211,13 +211,13 @@ def named_folder(
 
 # %% ../nbs/000_core.ipynb #97c18adf
 def models_folder(
-    given: str | Path | None = None,
+    given: str | os.PathLike[str] | None = None,
 ) -> Path:
     """The folder that holds the models
 
     Parameters
     ----------
-    given : str | Path | None
+    given : str | os.PathLike[str] | None
         the folder to use; None: `DISTILL_MODELS`, or else the user's data folder
     """
     if given is not None: return named_folder(given, 'a folder of models')

@@ -5,9 +5,10 @@
 # %% ../../nbs/100_audio.files.ipynb #192f8e86
 from __future__ import annotations
 import base64, functools, hashlib, html, io, json, math, os, re, reprlib, unicodedata
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 # %% auto #0
@@ -233,7 +234,7 @@ def _encode(x, rate, format, subtype, tags=None):
 # %% ../../nbs/100_audio.files.ipynb #4daf90f0
 Samples: TypeAlias = torch.Tensor | NDArray[Any]   # (t,) or (c,t), floating point
 
-def _array(x):
+def _array(x) -> NDArray[np.float32]:
     "Samples as float32 NumPy, whatever they were"
     return np.asarray(x.detach().cpu() if isinstance(x, torch.Tensor) else x, 'float32')
 
@@ -317,25 +318,26 @@ def read_tags(
     return tags | rest
 
 # %% ../../nbs/100_audio.files.ipynb #bc7b3769
-@dataclass(eq=False, repr=False)
 class Sound:
     """A sound that plays, saves and knows how it was made
 
     Parameters
     ----------
-    samples : NDArray[np.float32]
+    samples : Samples | Sequence[float]
         (t,) or (c,t) in [-1, 1]
     rate : int
         Hz
-    info : dict[str, Any]
+    info : dict[str, Any] | None
         how it was made: name, seed, sliders, vocoder, model_id, …
     """
-    samples: NDArray[np.float32]
-    rate: int = SAMPLE_RATE
-    info: dict[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self.samples = _array(self.samples)
+    def __init__(self,
+        samples: Samples | Sequence[float],
+        rate: int = SAMPLE_RATE,
+        info: dict[str, Any] | None = None,
+    ):
+        self.samples: NDArray[np.float32] = _array(samples)
+        self.rate = rate
+        self.info: dict[str, Any] = {} if info is None else info
         if self.samples.ndim not in (1, 2) or not self.samples.size:
             raise UserError(f'A sound has samples of shape (t,) or (c,t), not {self.samples.shape}.')
 

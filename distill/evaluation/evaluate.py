@@ -107,7 +107,7 @@ def match_corpus(
     sounds = model.training_config.get('sounds')
     lists: list[Any] = [sounds.get(k) for k in ('learned', 'held_out')] if isinstance(sounds, dict) else [None]
     if not all(map(_is_texts, lists)): return [False]*files, MeasuredCorpus(name, files, 'unknown', 0, 0)
-    learned, held_out = (set(hashes) for hashes in lists)
+    learned, held_out = (set(hashes or []) for hashes in lists)
     found = len(learned & here)
     relation: Relation = 'changed' if found else 'foreign'
     if here == learned | held_out: relation = 'same'

@@ -152,10 +152,11 @@ class Recipe:
 
     def with_sounds(self) -> Recipe:
         "The same recipe with its sounds read: each is a `GivenSound`"
-        found = {k: getattr(self, k) for k in _SOUNDS}
+        found: dict[str, Any] = {k: getattr(self, k) for k in _SOUNDS}
         for k, x in found.items():
             if isinstance(x, SoundNote): raise UserError(f'The sound {x.file or "of an array"} is only named: give it with {k}.')
-        return replace(self, **{k: given(x) for k, x in found.items() if x is not None})
+        read: dict[str, Any] = {k: given(x) for k, x in found.items() if x is not None}
+        return replace(self, **read)
 
     def settings(self) -> dict[str, Any]:
         "What a preset keeps: plain values, of what is not the default; `Recipe(**settings)` has them again"

@@ -8,6 +8,7 @@ import math, tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 # %% auto #0
 __all__ = ['replay', 'differs']
@@ -69,8 +70,8 @@ def replay(
     if not {'seed', 'model_id', 'model_hash', 'seconds', 'vocoder'} <= tags.keys():
         raise UserError(f'{file} does not say how it was made, so it cannot be made again.')
     recipe = Recipe.from_tags(tags)
-    others = list(like) if isinstance(like, (list, tuple)) else [like]
-    sounds = {k: _find_sound(x, file, others) for k in ('like', 'to') if isinstance(x := getattr(recipe, k), SoundNote)}
+    others: list[Any] = list(like) if isinstance(like, (list, tuple)) else [like]
+    sounds: dict[str, Any] = {k: _find_sound(x, file, others) for k in ('like', 'to') if isinstance(x := getattr(recipe, k), SoundNote)}
     recipe = replace(recipe, **sounds)
     if recipe.models:
         return blend_recipe([(_find_model(note, models_dir, file), note.weight) for note in recipe.models], recipe)

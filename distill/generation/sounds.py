@@ -287,4 +287,4 @@ def save_sound(
     info = dict(sound.info)
     title = info.pop('name', None) or path.stem
     tags = dict(info, title=title, software=f'distill {__version__}')
-    return write_audio(path, sound.samples, sound.rate, tags, bits and BITS[bits])
+    return write_audio(path, sound.samples, sound.rate, tags, BITS[bits] if bits else None)

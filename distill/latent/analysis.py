@@ -228,7 +228,7 @@ class LatentAnalysis:
         sliders = [self.sliders.named(name) for name in positions]
         values = {s: s.value(positions[s.name]) for s in sliders}
         measured = [s.name for s in self.sliders if s.descriptor and self.probe]
-        targets = {measured.index(s.name): v for s, v in values.items() if s.name in measured}
+        targets: dict[int, float | Tensor] = {measured.index(s.name): v for s, v in values.items() if s.name in measured}
         coordinates = {s.axis: v for s, v in values.items() if s.name not in measured}
         return steer(self.probe, states, targets, coordinates)
 
@@ -368,7 +368,7 @@ def slider_values(
     """
     positions = np.linspace(-10, 10, n)
     shares = np.interp(positions, (-10, 0, 10), (low, middle, high))
-    return tuple((percentiles(x, weight, shares) + rise*positions).tolist())
+    return tuple((percentiles(x, weight, shares.tolist()) + rise*positions).tolist())
 
 # %% ../../nbs/505_latent.analysis.ipynb #52933396
 def _is_cut_off(mel): # (m,f)

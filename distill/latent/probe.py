@@ -201,8 +201,8 @@ def steer(
     if probe is None: return moved
     wanted = probe(states).clone()
     damping = torch.full(wanted.shape[1:], _HOLDING)
-    for i, value in targets.items():
-        wanted[:, i] = value
+    for i, target in targets.items():
+        wanted[:, i] = target
         damping[i] = _DAMPING
     for _ in range(steps):
         jacobian = probe.jacobian(moved)*free                                     # (n,d,k)

@@ -90,7 +90,9 @@ class _Search:
     def probe(self, descriptors: list[int]) -> Probe:
         "The probe of these descriptors"
         from_mel = all(i < _FROM_MEL for i in descriptors)
-        whole = self.mel_probe if from_mel else join_probes(self.mel_probe, self.sound_probe)
+        assert self.mel_probe is not None
+        whole = self.mel_probe
+        if not from_mel and self.sound_probe is not None: whole = join_probes(whole, self.sound_probe)
         return whole.select(descriptors)
 
     def moved(self, descriptors: list[int], i: int, base: Tensor, targets: Sequence[float]) -> Tensor: # (n,k) -> (t,n,k)
@@ -195,7 +197,8 @@ def _try(search: _Search, descriptors: list[int], base: Tensor) -> tuple[list[tu
     "Ends, in shares of the corpus, and trials of a set of descriptors"
     ends, trials = [], []
     for i, descriptor in enumerate(descriptors):
-        targets = np.linspace(*search.percentiles(descriptor, _EDGES), _GRID).tolist()
+        low, high = search.percentiles(descriptor, _EDGES)
+        targets = np.linspace(low, high, _GRID).tolist()
         y = search.described(search.moved(descriptors, i, base, targets))
         shares = search.shares(descriptor, targets)
         begin, end = _best_part(y, descriptors, i, shares)
@@ -208,7 +211,7 @@ Ends = dict[int, tuple[float, float]]   # descriptor → where its slider begins
 
 def _choose(search: _Search, base: Tensor, most: int, least: float) -> Ends:
     "The best set of descriptors"
-    descriptors, best, most_worth = list(range(_FROM_MEL)), {}, None
+    descriptors, best, most_worth = list(range(_FROM_MEL)), {}, (-1., 0.)
     while descriptors:
         ends, trials = _try(search, descriptors, base)
         rho = torch.tensor([t.rho for t in trials])
@@ -217,7 +220,7 @@ def _choose(search: _Search, base: Tensor, most: int, least: float) -> Ends:
         good = ((rho >= _GOOD_RHO) & (leakage <= _GOOD_LEAKAGE) & (own >= LEAST_EFFECT)).sum().item()
         worth = good, (rho.clamp(min=0) - leakage.clamp(max=1)/2).sum().item()
         usable = len(descriptors) <= most and (rho > least).all() and (own > LEAST_EFFECT).all()
-        if usable and (most_worth is None or worth > most_worth):
+        if usable and worth > most_worth:
             most_worth, best = worth, dict(zip(descriptors, ends))
         if usable and (good == len(descriptors) or most_worth[0] >= len(descriptors)): break
         let_go = min(2, max(1, len(descriptors) - most))

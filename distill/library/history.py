@@ -202,13 +202,15 @@ class History:
         words = text.casefold().split()
         where = ' AND '.join(['error IS NULL', *['instr(text, ?) > 0']*len(words)])
         rows = self._index.query(f'SELECT file, size, take FROM takes WHERE {where}', *words)
-        takes = [(Path(file), size, json.loads(take)) for file, size, take in rows]
+        takes: list[tuple[Path, int, dict[str, Any]]] = [(Path(file), size, json.loads(take)) for file, size, take in rows]
         if kept is not None: takes = [t for t in takes if kept == (t[0].parent.name == 'kept')]
         if model is not None:
             wanted = self._model_id(model)
             takes = [t for t in takes if wanted in t[2]['model_ids']]
         takes.sort(key=lambda t: t[0].name, reverse=True)
-        files, sizes, facts = ([t[i] for t in takes] for i in range(3))
+        files = [file for file, _, _ in takes]
+        sizes = [size for _, size, _ in takes]
+        facts = [take for _, _, take in takes]
         created = pd.to_datetime([f.get('created') for f in facts], utc=True, format='ISO8601')
         columns: dict[str, Any] = dict(created=created)
         for name, dtype in dict(model='str', model_id='str', model_hash='str', seed='Int64', seconds='float64').items():

@@ -127,7 +127,7 @@ def _check_weights(have, want, path):
         if not isinstance(t, torch.Tensor) or t.shape != expected.shape or t.dtype != dtype:
             raise ModelFileError(path, f'wrong shape or type of weight {k}')
 
-def _check_vocoder(state, path) -> VocoderInfo:
+def _check_vocoder(state, path) -> VocoderInfo | None:
     "Raise unless a vocoder's state has its parts"
     need: dict[str, Any] = dict(type=str, state_dict=dict, config=dict, training_metadata=dict)
     for k, kind in need.items():

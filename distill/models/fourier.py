@@ -135,7 +135,7 @@ def _nearest_peaks(log_mag: np.ndarray) -> tuple[np.ndarray, np.ndarray]: # (f,k
     below = np.maximum.accumulate(np.where(peak, bins, -10**6), 1)
     above = np.minimum.accumulate(np.where(peak, bins, 10**6)[:, ::-1], 1)[:, ::-1]
     nearest = np.where(bins - below <= above - bins, below, above)
-    return nearest.clip(1, len(bins) - 2), peak.any(1)
+    return nearest.clip(1, len(bins) - 2), np.any(peak, 1)
 
 class Phases:
     """Phases to start from, frame after frame: partials go on, noise is noise

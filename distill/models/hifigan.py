@@ -97,12 +97,12 @@ class Fusion(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor: # (b,c,1,t) -> (b,c,1,t)
         "The mean of what the branches make of `x`"
-        out = None
+        outputs = []
         for steps in self.branches:
             y = x
-            for step in steps: y = step(y).add_(y)
-            out = y if out is None else out.add_(y)
-        return out.div_(len(self.branches))
+            for step in steps.children(): y = step(y).add_(y)
+            outputs.append(y)
+        return sum(outputs[1:], outputs[0]).div_(len(outputs))
 
 def generator_layers(
     cfg: HiFiGANConfig,
@@ -177,7 +177,7 @@ class HiFiGAN(nn.Module):
         for name, m in self.named_modules():
             if not isinstance(m, (nn.Conv2d, nn.ConvTranspose2d)): continue
             weights[f'{name}.weight'] = m.weight.detach().clone()
-            weights[f'{name}.bias'] = m.bias.detach().clone()
+            if m.bias is not None: weights[f'{name}.bias'] = m.bias.detach().clone()
         net.load_state_dict(weights, assign=True)
         return net.to(self.mean.device).requires_grad_(False).eval()
 

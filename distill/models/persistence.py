@@ -77,6 +77,7 @@ def _contents(model: Model, fp16: bool) -> dict[str, Any]:
         latent_analysis=model.analysis.to_dict() if model.analysis else None, metadata=model.metadata.to_dict())
     if model.vocoder_state is not None: contents['vocoder_state'] = model.vocoder_state
     contents = {k: to_plain(v, k) for k, v in contents.items()}
+    part: Any
     for part, k in ((contents, 'model_state_dict'), (contents.get('vocoder_state'), 'state_dict')):
         weights = part.get(k) if isinstance(part, dict) else None
         if not isinstance(weights, dict) or not all(isinstance(t, torch.Tensor) for t in weights.values()): continue
@@ -280,7 +281,7 @@ def edit_model(
     """
     path = find_model(model, models_dir)
     saved = load_model(path)
-    given = dict(name=name, description=description, tags=None if tags is None else tuple(tags))
+    given: dict[str, Any] = dict(name=name, description=description, tags=None if tags is None else tuple(tags))
     metadata = replace(saved.metadata, **{k: v for k, v in given.items() if v is not None})
     kept = {**metadata.extra, **(extra or {})}
     analysis = saved.analysis

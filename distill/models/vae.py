@@ -212,9 +212,9 @@ def init_weights(
     for mod in net.modules():
         if isinstance(mod, (nn.Conv1d, nn.ConvTranspose1d)):
             nn.init.kaiming_uniform_(mod.weight, a=math.sqrt(5), generator=generator)
-            nn.init.zeros_(mod.bias)
+            if mod.bias is not None: nn.init.zeros_(mod.bias)
     for mod in net.modules():
-        if isinstance(mod, Residual): nn.init.zeros_(mod.body[-1].weight)
+        if isinstance(mod, Residual): nn.init.zeros_(mod.last.weight)
     nn.init.normal_(net.encoder[-1].weight, std=.02, generator=generator)
 
 # %% ../../nbs/310_models.vae.ipynb #8d5a69c2

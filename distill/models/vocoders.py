@@ -113,6 +113,7 @@ _MISFITS = (TypeError, RuntimeError, ValueError, AttributeError, ArithmeticError
 def _net(state: VocoderState, mel: Mel) -> Fourier | HiFiGAN:
     "The net that a vocoder's settings describe, with its weights; `Unfit` when they do not fit each other"
     kind, config = state['type'], state['config']
+    net: Fourier | HiFiGAN
     try:
         if kind == 'fourier': net = Fourier(FourierConfig(**config), mel, seed=None)
         else: net = HiFiGAN(HiFiGANConfig(**config), seed=None)

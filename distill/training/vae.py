@@ -182,6 +182,9 @@ class VAETraining(Task):
         'cpu', 'cuda', 'cuda:1' …, 'auto'
     """
     kind = 'vae'
+    cfg: TrainConfig
+    net: ConvVAE
+    average: ConvVAE
 
     def __init__(self,
         corpus: Corpus,
@@ -235,7 +238,7 @@ class VAETraining(Task):
 
     def _with_noise(self, x: torch.Tensor, generator: torch.Generator) -> torch.Tensor: # (b,m,frames)
         "Crops whose cells are off by a random number, of a random deviation for every crop; their level stays on average"
-        how = dict(generator=generator, device=self.device)
+        how: dict[str, Any] = dict(generator=generator, device=self.device)
         deviation = self.cfg.noise*math.log(10)/20*torch.rand(self.batch_size, 1, 1, **how)
         error = torch.randn(self.batch_size, *x.shape[1:], **how)
         return (x + (deviation*error - deviation**2)[self.shard]).clamp(min=self.mel.silence)

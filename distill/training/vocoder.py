@@ -225,6 +225,9 @@ class VocoderTraining(Task):
         a vocoder to begin with, of the same type and mel settings
     """
     kind, objective = 'vocoder', 'generator'
+    cfg: VocoderConfig
+    net: Fourier | HiFiGAN
+    average: Fourier | HiFiGAN
 
     def __init__(self,
         corpus: Corpus,

@@ -31,7 +31,7 @@ def _histories(source) -> dict[str, History]: # 'model' or 'vocoder' -> records
     "All the records there are"
     if isinstance(source, (str, os.PathLike)) and Path(source).suffix == '.pt':
         source = read_checkpoint(Path(source))['training_history']
-    elif isinstance(source, (str, os.PathLike)): source = load_model(source)
+    elif isinstance(source, (str, os.PathLike)): source = load_model(Path(source))
     if isinstance(source, Model):
         vocoder = (source.vocoder_state or {}).get('training_metadata', {})
         found = dict(model=source.training_history, vocoder=vocoder.get('history') or [])

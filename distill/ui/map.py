@@ -285,5 +285,5 @@ class Map(anywidget.AnyWidget):
 
     def __repr__(self) -> str: return f'Map({counted(len(self.points), "sound")})'
 
-    def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
+    def _repr_mimebundle_(self, **kwargs: Any) -> Any:
         return with_static_html(super()._repr_mimebundle_(**kwargs), self.static_html())

@@ -22,7 +22,7 @@ import numpy as np
 import soundfile as sf
 import torch
 from IPython.display import HTML
-from ..audio.files import Sound, SoundInput, read_audio, resample
+from ..audio.files import SAMPLE_RATE, Sound, SoundInput, read_audio, resample
 from ..core import UserError
 from ..features.mel import Mel
 from ..text import counted
@@ -407,7 +407,7 @@ class Player(anywidget.AnyWidget):
 
     def __repr__(self) -> str: return f'Player({self.title})'
 
-    def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
+    def _repr_mimebundle_(self, **kwargs: Any) -> Any:
         return with_static_html(super()._repr_mimebundle_(**kwargs), self.static_html())
 
 # %% ../../nbs/810_ui.player.ipynb #8ef10f44
@@ -424,9 +424,9 @@ def as_sound(
     if isinstance(x, Sound): return x
     if isinstance(x, (str, Path)):
         samples, rate = read_audio(x)
-        return Sound(samples.numpy(), rate, dict(name=Path(x).stem))
-    samples, rate = x if isinstance(x, tuple) else (x, 48_000)
-    return Sound(np.asarray(samples, dtype=np.float32), rate)
+        return Sound(samples, rate, dict(name=Path(x).stem))
+    samples, rate = x if isinstance(x, tuple) else (x, SAMPLE_RATE)
+    return Sound(np.asarray(samples), rate)
 
 def mono_samples(sound: Sound) -> torch.Tensor: # (t,) at 48 kHz
     "What a mel spectrogram is computed from: one channel, at the rate of models"

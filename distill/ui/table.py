@@ -185,5 +185,5 @@ class Rows(anywidget.AnyWidget):
 
     def __repr__(self) -> str: return f'Rows({len(self.rows)})'
 
-    def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
+    def _repr_mimebundle_(self, **kwargs: Any) -> Any:
         return with_static_html(super()._repr_mimebundle_(**kwargs), self.static_html())
