@@ -26,7 +26,7 @@ from .models.metadata import ModelMetadata
 from .models.model import Model
 from .models.persistence import ModelRef, find_model, load_model, trained_metadata, write_model
 from .models.vocoders import Base
-from .training.loop import Record, Task, check_budget, fit
+from .training.loop import Record, check_budget, fit
 from .training.plan import TrainConfig
 from .training.plan import preset as settings_of
 from .training.vae import VAETraining
@@ -47,16 +47,6 @@ def checkpoint_path(
         of the model
     """
     return models_folder(models_dir)/'checkpoints'/f'{file_stem(name)}.pt'
-
-def _stopping(task: Task, stop: Callable[[], bool]):
-    "Let a training end where `stop()` says so, before its next step"
-    step = task.step
-
-    def asking():
-        if stop(): raise KeyboardInterrupt
-        return step()
-
-    task.step = asking
 
 # %% ../nbs/720_pipeline.ipynb #af4d714f
 class _Previews:
@@ -108,7 +98,7 @@ def train_model(
     cfg: TrainConfig | None = None,
     task: type[VAETraining] = VAETraining,
 ) -> Model:
-    """Train a model on a folder of sounds and put it into the library
+    """Train a model on a folder of sounds and put it into the library; after Ctrl-C the training can be resumed
 
     Parameters
     ----------
@@ -129,13 +119,13 @@ def train_model(
     resume : bool
         go on with the unfinished training of that name
     preset : str
-        of settings: 'conservative', 'balanced', 'aggressive', or 'auto', by the size of the corpus
+        of settings: 'conservative', 'balanced', 'aggressive', or 'auto', by the corpus
     progress : Callable[[Record], None] | None
         called with the record of every epoch
     preview_interval : int
-        epochs between two previews, kept in the library: a held-out sound and its reconstruction by then; 0: none
+        epochs between two previews, sounds kept in the library; 0: none
     stop : Callable[[], bool] | None
-        asked before every step; where it says True, training ends at once and the last whole epoch can be resumed
+        asked before every step; True ends training, and it can be resumed
     cfg : TrainConfig | None
         own settings, in place of `preset` and `seed`
     task : type[VAETraining]
@@ -144,21 +134,19 @@ def train_model(
     Returns
     -------
     Model
-        saved, with its sliders; in all processes but the first, neither. After Ctrl-C the training can be resumed under
-        the same name
+        saved, with its sliders; neither in other processes than the main one
     """
     metadata, checkpoint = ModelMetadata(name), checkpoint_path(models_dir, name)
     if checkpoint.exists() and not resume:
-        raise UserError(f'A training of {name!r} is unfinished: resume it (--resume, resume=True), choose another name, '
-                        f'or delete {checkpoint}.')
+        raise UserError(f'A training of {name!r} is unfinished: resume it (--resume, resume=True), '
+                        f'choose another name, or delete {checkpoint}.')
     if not isinstance(corpus, Corpus): corpus = Corpus(corpus)
     cfg = cfg or settings_of(preset, corpus, device, seed=seed)
     training = task(corpus, cfg=cfg, device=device)
     future_file = next(free_names(models_folder(models_dir), file_stem(name)))
     previews = _Previews(future_file, corpus, training.mel.cfg.sample_rate, preview_interval)
-    if stop: _stopping(training, stop)
     training.barrier()                                  # all have looked for a checkpoint before one writes it
-    for rec in fit(training, steps, minutes, checkpoint, resume):
+    for rec in fit(training, steps, minutes, checkpoint, resume, stop):
         if not training.is_main: continue
         previews.write(rec.epoch, lambda: _reconstruction_so_far(training, corpus))
         if progress: progress(rec)
@@ -172,9 +160,10 @@ def _handed_over(task: VAETraining, corpus: Corpus, metadata: ModelMetadata) -> 
     "What a training leaves: its best weights, and what is known of them"
     hashes, progress = corpus.hashes, task.progress
     learned = dict(learned=[hashes[i] for i in task.train_files], held_out=[hashes[i] for i in task.held_out_files])
-    known = trained_metadata(metadata, progress.training_history, task.corpus_facts, task.cfg.seed, progress.cpu_seconds)
-    return Model(task.model, task.mel, known, training_config=asdict(task.cfg) | dict(sounds=learned),
-                 training_history=progress.training_history)
+    history = progress.training_history
+    known = trained_metadata(metadata, history, task.corpus_facts, task.cfg.seed, progress.cpu_seconds)
+    settings = asdict(task.cfg) | dict(sounds=learned)
+    return Model(task.model, task.mel, known, training_config=settings, training_history=history)
 
 # %% ../nbs/720_pipeline.ipynb #eff462c0
 class _InFile:
@@ -197,7 +186,7 @@ class _InFile:
         self.put({k: v for k, v in best.items() if k != 'checkpoint'} | dict(checkpoint=checkpoint))
 
     def read(self) -> dict[str, Any]:
-        return load_model(self.path).vocoder_state['checkpoint']
+        return (load_model(self.path).vocoder_state or {})['checkpoint']
 
 # %% ../nbs/720_pipeline.ipynb #6d1e2a5e
 _FORM: dict[str, Any] = dict(
@@ -216,7 +205,8 @@ def _settings(unfinished, path) -> VocoderConfig:
     "What an unfinished training was told"
     try:
         if _has_form(unfinished):
-            told = {k: tuple(v) if isinstance(v, list) else v for k, v in unfinished['training_config'].items()}
+            settings = unfinished['training_config'].items()
+            told: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in settings}
             return VocoderConfig(**told)
     except TypeError: pass                    # comparing or unpacking what is no number or no name
     raise UserError(f'The unfinished vocoder training in {path} cannot be read: begin a new one (--force, force=True).')
@@ -241,12 +231,13 @@ def _beginning(start: ModelRef | dict[str, Any] | None, models_dir) -> dict[str,
     return model.vocoder_state
 
 # %% ../nbs/720_pipeline.ipynb #e6fadd94
-def _begun(model: Model, unfinished, start, models_dir, **told) -> tuple[VocoderConfig, dict[str, Any] | None]:
+def _begun(model: Model, unfinished, start, models_dir, told) -> tuple[VocoderConfig, dict[str, Any] | None]:
     "Settings of a vocoder's training, and the state to begin with"
     if not unfinished: return VocoderConfig(**told), _beginning(start, models_dir)
     cfg = _settings(unfinished, model.path)
     made_for = dict(mel_key=model.mel.cfg.key)
-    return cfg, dict(type=cfg.type, config=unfinished['model_config'], state_dict=unfinished.get('net'), training_metadata=made_for)
+    begin = dict(type=cfg.type, config=unfinished['model_config'], state_dict=unfinished.get('net'))
+    return cfg, begin | dict(training_metadata=made_for)
 
 def _usual_discriminators(type: str, device: str) -> str:
     if type == 'fourier': return 'none'
@@ -276,7 +267,7 @@ def bundle_vocoder(
     start: ModelRef | dict[str, Any] | None = None,
     bf16: bool = False,
 ) -> Model:
-    """Train a vocoder for a model on a folder of sounds and put it into the model's file
+    """Train a vocoder for a model and put it into the model's file; after Ctrl-C the training can be resumed
 
     Parameters
     ----------
@@ -297,12 +288,11 @@ def bundle_vocoder(
     batch_size : int
         crops a step
     discriminators : str | None
-        'none', 'small' or 'full'; None: full for 'hifigan_v2' on a graphics card, small on a processor, none for
-        'fourier'
+        'none', 'small' or 'full'; None: none for 'fourier', for 'hifigan_v2' by device
     checkpoint_interval : int
         epochs between two writings of the file
     resume : bool
-        go on with the unfinished training in the file; type, start and settings are those it has
+        go on with the unfinished training in the file, by the settings it has
     force : bool
         replace a vocoder the model already has
     device : str
@@ -316,20 +306,20 @@ def bundle_vocoder(
     progress : Callable[[Record], None] | None
         called with the record of every epoch
     preview : Callable[[Tensor, Tensor], None] | None
-        called after every epoch with a held-out sound and what the vocoder makes of it
+        called every epoch with a held-out sound and its copy
     preview_interval : int
-        epochs between two previews, kept in the library; 0: none
+        epochs between two previews, sounds kept in the library; 0: none
     stop : Callable[[], bool] | None
-        asked before every step; where it says True, training ends at once and the last whole epoch can be resumed
+        asked before every step; True ends training, and it can be resumed
     start : ModelRef | dict[str, Any] | None
-        a model whose vocoder to begin with, of the same type and mel settings; or such a state
+        a model whose vocoder to begin with, or the state of one
     bf16 : bool
-        on a graphics card, let the discriminators convolve in bfloat16; elsewhere it changes nothing
+        let discriminators convolve in bfloat16; on a graphics card only
 
     Returns
     -------
     Model
-        as saved, with the vocoder. After Ctrl-C the training can be resumed
+        as saved, with the vocoder
     """
     path = find_model(model, models_dir)
     loaded = load_model(path)
@@ -339,17 +329,18 @@ def bundle_vocoder(
     check_budget(steps=steps, minutes=minutes, epochs=epochs, checkpoint_interval=checkpoint_interval)
     if not isinstance(corpus, Corpus): corpus = Corpus(corpus)
     previews = _Previews(path, corpus, loaded.mel.cfg.sample_rate, preview_interval, 'vocoder-')
-    cfg, begin = _begun(loaded, unfinished if resume else None, start, models_dir, type=type, batch=batch_size, lr=lr, bf16=bf16,
-                        seed=seed, discriminators=discriminators or _usual_discriminators(type, device))
+    discriminators = discriminators or _usual_discriminators(type, device)
+    told = dict(type=type, batch=batch_size, lr=lr, bf16=bf16, seed=seed, discriminators=discriminators)
+    cfg, begin = _begun(loaded, unfinished if resume else None, start, models_dir, told)
     task = VocoderTraining(corpus, loaded.mel.cfg, cfg, device, begin)
     if epochs: steps = epochs*task.epoch
-    ahead = task.plan(steps, minutes) if plan or task.processes else None  # all at once, for they agree on it
-    if plan and task.is_main: plan(ahead)
-    if stop: _stopping(task, stop)
+    if plan or task.processes:
+        ahead = task.plan(steps, minutes)                                 # all at once, for they agree on it
+        if plan and task.is_main: plan(ahead)
     before = own if own and (not unfinished or own['training_metadata'].get('finished')) else None
     place = _InFile(path, task, before, checkpoint_interval)
     task.barrier()                                                           # all have read the file before one writes it
-    for rec in fit(task, steps, minutes, place, resume):
+    for rec in fit(task, steps, minutes, place, resume, stop):
         if not task.is_main: continue
         if preview: preview(*task.preview())
         previews.write(rec.epoch, task.preview)

@@ -139,6 +139,16 @@ class Corpus:
         "The sound of used file `i`, of its own length"
         return torch.from_numpy(np.array(self._samples(range(len(self))[i])))
 
+    @property
+    def names(self) -> list[str]:
+        "The names of the used files"
+        return [f.name for f in self.used]
+
+    @property
+    def seconds(self) -> float:
+        "The length of all used files together"
+        return sum(f.seconds or 0. for f in self.used)
+
     def __repr__(self) -> str:
         files = f'{len(self)} of {counted(len(self.files), "file")}'
         return f"Corpus('{self.folder.resolve().name}': {files}, {duration_text(self.seconds)})"
@@ -189,16 +199,6 @@ class Corpus:
             raise UserError(f'{path} has changed since the corpus was opened: open the corpus again.')
         with contextlib.suppress(OSError): store(base, facts, y)
         return y
-
-    @property
-    def names(self) -> list[str]:
-        "The names of the used files"
-        return [f.name for f in self.used]
-
-    @property
-    def seconds(self) -> float:
-        "The length of all used files together"
-        return sum(f.seconds or 0. for f in self.used)
 
     @property
     def hashes(self) -> list[str]:

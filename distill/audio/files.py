@@ -511,5 +511,5 @@ def given(
     if seconds > LONGEST:
         raise UserError(f'{name} is {seconds:.0f} s long, and {LONGEST:.0f} s are the most: give a part of it.')
     why = why_unusable(seconds, peak_level(y), peak_level(mono))
-    if why: raise UserError(f'{name} cannot be used, {why}.')
+    if why: raise UserError(f'{name} cannot be used ({why}).')
     return GivenSound(resample(mono, rate).contiguous(), file)

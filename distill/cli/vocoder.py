@@ -87,7 +87,7 @@ def train_vocoder(
         made = bundle_vocoder(
             file, corpus, type, steps=steps, minutes=minutes, epochs=epochs, lr=lr, batch_size=batch_size,
             discriminators=discriminators, checkpoint_interval=checkpoint_interval, resume=resume, force=force,
-            device=device, seed=seed, models_dir=models_dir, plan=note, progress=show,
+            device=device, seed=seed, models_dir=models_dir, plan=lambda plan: note(str(plan)), progress=show,
             preview_interval=preview_interval, start=start, bf16=bf16)
     if not is_main(): return
     if as_json: return print_json(_facts(made))

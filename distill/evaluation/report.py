@@ -435,10 +435,10 @@ def _group_names(c: Comparison) -> dict[Group, str]:
     baseline = _BASELINES[c.baseline]
     return {'generated': 'generated sounds', 'reconstructed': 'reconstructed sounds', 'baseline': baseline}
 
-def _groups_text(c: Comparison, values: dict[Group, Any], text: Callable[[Any], str]) -> str:
-    "A number for each group of sounds that has one"
+def _group_texts(c: Comparison, values: dict[Group, Any], text: Callable[[Any], str]) -> list[str]:
+    "A number for each group of sounds that has one, the generated sounds first"
     names = _group_names(c)
-    return ', '.join(f'{names[k]} {text(v)}' for k, v in values.items() if v is not None)
+    return [f'{names[k]} {text(v)}' for k, v in values.items() if v is not None]
 
 def _mel_text(e: MelError) -> str:
     return f"error {_number(e.error, ' dB', 1)}, loudness correlation {_number(e.envelope)}"
@@ -458,13 +458,12 @@ def _slider_text(s: SliderQuality) -> str:
     return f"{s.name} ({reach + ', ' if reach else ''}ρ {_number(s.rho)}, leakage {_number(s.leakage)})"
 
 def _comparison_facts(c: Comparison) -> dict[str, str]:
-    coverage = _groups_text(c, c.coverage, _percent)
+    coverage = _group_texts(c, c.coverage, _percent)
     if c.coverage_subsampled is not None:
-        share = _percent(c.coverage_subsampled)
-        coverage += f' ({share} with as few generated sounds as there are {_BASELINES[c.baseline]})'
-    return {'Difference from the corpus (MMD², 0 is best)': _groups_text(c, c.mmd, _interval),
-            'Variety (coverage, higher is better)': coverage,
-            'Likeness (density, about 1 is best)': _groups_text(c, c.density, _number),
+        coverage[0] += f' ({_percent(c.coverage_subsampled)} with only as many as there are {_BASELINES[c.baseline]})'
+    return {'Difference from the corpus (MMD², 0 is best)': ', '.join(_group_texts(c, c.mmd, _interval)),
+            'Variety (coverage, higher is better)': ', '.join(coverage),
+            'Likeness (density, about 1 is best)': ', '.join(_group_texts(c, c.density, _number)),
             'Memorization': memorization_text(c)}
 
 # %% ../../nbs/600_evaluation.report.ipynb #1627cbc3
@@ -564,17 +563,19 @@ def _paragraph(text: str) -> str:
     "A paragraph as HTML; nothing for an empty text"
     return f'<p style="margin:2px 0 8px;max-width:60em">{html.escape(text)}</p>' if text else ''
 
-# %% ../../nbs/600_evaluation.report.ipynb #eb0821fa
+def _heading(text: str) -> str: return f'<p style="margin:10px 0 4px"><b>{html.escape(text)}</b></p>'
+
+# %% ../../nbs/600_evaluation.report.ipynb #5976d874
 _RECONSTRUCTION = (
-    'Error: mean difference of the mel spectrograms within 80 dB of the loudest moment; lower is better. '
-    'Loudness correlation: whether the sound swells and fades as the original does; 1 is perfect. '
-    'MR-STFT: distance between the spectra of the sounds; lower is better. '
-    'ViSQOL: a model of listening tests, from 1 (bad) to 4.73 (no audible difference). '
-    'The first rows compare mel spectrograms, before there is a sound. The reconstruction is what you hear; '
-    "the rows below it start from the true mel, so their error is the vocoder's alone. The difference is the model's.")
+    'The first rows compare mel spectrograms, before there is a sound: the mean difference within 80 dB of the loudest '
+    'moment, and whether the loudness rises and falls with that of the original. The reconstruction is what you hear. '
+    "The rows below it start from the true mel, so their error is the vocoder's alone; the difference is the model's. "
+    'MR-STFT is a distance between the spectra of the sounds. ')
+_VISQOL = 'ViSQOL is a model of listening tests, from 1 (bad) to 4.73 (no audible difference).'
 
 def _reconstruction_html(r: Report) -> str:
     "What the VAE makes of sounds, and what a vocoder makes of that"
+    head = ['', 'error (0 is best)', 'loudness correlation (1 is best)', 'MR-STFT (0 is best)', 'ViSQOL (4.73 is best)']
     rows = []
     for origin, error in r.mel.items():
         if error.error is not None:
@@ -583,10 +584,12 @@ def _reconstruction_html(r: Report) -> str:
         e = r.audio[way]
         label = f'{name} ({r.vocoder})' if way == 'vocoder' else name
         rows.append([label, _number(e.error, ' dB', 1), _number(e.envelope), _number(e.mr_stft), _number(e.visqol)])
-    head = ['', 'error', 'loudness correlation', 'MR-STFT', 'ViSQOL']
+    columns = len(head) if r.used.scored else len(head) - 1
     worst = [f"{w.name} {_number(w.error, ' dB', 1)}{'' if w.learned else ' (unseen)'}" for w in r.worst]
-    last = f"Largest errors: {'; '.join(worst)}." if worst else ''
-    return _table(head, rows) + _paragraph(_RECONSTRUCTION) + _paragraph(last)
+    return ''.join([_heading('Are sounds reconstructed well?'),
+                    _table(head[:columns], [row[:columns] for row in rows]),
+                    _paragraph(_RECONSTRUCTION + (_VISQOL if r.used.scored else '')),
+                    _paragraph(f"Largest errors: {'; '.join(worst)}." if worst else '')])
 
 # %% ../../nbs/600_evaluation.report.ipynb #9bc79168
 _DIFFERENCE = (
@@ -607,23 +610,23 @@ def _comparison_html(c: Comparison) -> str:
     facts = _comparison_facts(c)
     verdict = facts.pop('Memorization')
     difference, *numbers = [f'{label}: {text}.' for label, text in facts.items()]
-    page = [_dot_plot(values, intervals, 0., '0'), _paragraph(f'{difference} {_DIFFERENCE}')]
-    page.append(_paragraph(' '.join(numbers) + ' ' + _VARIETY))
+    page = [_heading('Are generated sounds like the corpus, and as varied?'), _dot_plot(values, intervals, 0., '0'),
+            _paragraph(f'{difference} {_DIFFERENCE}'), _paragraph(f"{' '.join(numbers)} {_VARIETY}")]
     if c.memorization is not None:
         m = c.memorization
         distances = {'generated sounds': m.generated, _real(c): m.baseline}
-        page += [_dot_plot(distances, {}, m.copy_distance, 'copies'),
+        page += [_heading('Are generated sounds copies?'), _dot_plot(distances, {}, m.copy_distance, 'copies'),
                  _paragraph(f'{_DISTANCES} {verdict[0].upper()}{verdict[1:]}.')]
     return ''.join(page)
 
 # %% ../../nbs/600_evaluation.report.ipynb #7b24873b
 def _sliders_html(sliders: list[SliderQuality]) -> str:
     "What every slider does"
-    head = ['slider', 'ρ (1 is best)', 'steps that raise it', 'leakage (0 is best)', "of the corpus's range",
-            'from end to end', 'sounds of the folder, 5 … 95 %']
+    head = ['slider', 'follows its name (ρ, 1 is best)', 'steps that raise it', 'leakage (0 is best)',
+            "share of the corpus's range", 'from end to end', 'nine tenths of the folder']
     rows = [[s.name, _number(s.rho), _percent(s.monotone), _number(s.leakage), _percent(s.coverage),
              _range(s.descriptor, s.low, s.high), _range(s.descriptor, s.corpus_low, s.corpus_high)] for s in sliders]
-    return _table(head, rows) if rows else ''
+    return _heading('What do the sliders do?') + _table(head, rows) if rows else ''
 
 
 def report_html(

@@ -63,9 +63,9 @@ class Recipe:
     Parameters
     ----------
     sliders : Mapping[str, float]
-        slider name → position, -10 … 10; the seed decides the others
+        name → position, -10 … 10; the seed decides the others
     seconds : float | None
-        length, up to 600; None: the length of `like`, or the sound's natural length, at most 4
+        length, up to 600; None: the length of `like`, or the natural length, at most 4
     seed : int
         0 … 2⁶³ - 1; the same seed gives the same samples on the same machine
     vocoder : str
@@ -108,9 +108,10 @@ class Recipe:
         _check_sliders(self.sliders)
         _check_seconds(self.seconds)
         make_generator(self.seed)
-        if self.vocoder not in VOCODERS: raise UserError(f'There is no vocoder {self.vocoder!r}: use {_listed(VOCODERS)}.')
-        _check_range('variation', self.variation, 0, 1, '0 (the reconstruction of the sound) to 1 (a sound as free as any)')
-        _check_range('position', self.position, 0, 1, '0 (the first sound) to 1 (the second)')
+        if self.vocoder not in VOCODERS:
+            raise UserError(f'There is no vocoder {self.vocoder!r}: use {_listed(VOCODERS)}.')
+        _check_share('variation', self.variation, '0 (the reconstruction of the sound) to 1 (a sound as free as any)')
+        _check_share('position', self.position, '0 (the first sound) to 1 (the second)')
         if self.density is not None: _check_density(self.density)
         _check_space(self.width, self.azimuth, self.rate)
         if self.to is None: return
@@ -152,11 +153,7 @@ class Recipe:
 
     def with_sounds(self) -> Recipe:
         "The same recipe with its sounds read: each is a `GivenSound`"
-        found: dict[str, Any] = {k: getattr(self, k) for k in _SOUNDS}
-        for k, x in found.items():
-            if isinstance(x, SoundNote): raise UserError(f'The sound {x.file or "of an array"} is only named: give it with {k}.')
-        read: dict[str, Any] = {k: given(x) for k, x in found.items() if x is not None}
-        return replace(self, **read)
+        return replace(self, like=_read(self.like, 'like'), to=_read(self.to, 'to'))
 
     def settings(self) -> dict[str, Any]:
         "What a preset keeps: plain values, of what is not the default; `Recipe(**settings)` has them again"
@@ -187,8 +184,8 @@ def _check_seconds(seconds):
     if seconds > LONGEST:
         raise UserError(f'{seconds:g} seconds are more than the longest sound, which has {LONGEST:g}: make several.')
 
-def _check_range(name, v, low, high, meaning):
-    if not _is_number(v) or not low <= v <= high:
+def _check_share(name, v, meaning):
+    if not _is_number(v) or not 0 <= v <= 1:
         raise UserError(f'The {name} cannot be {v!r}: give a number from {meaning}.')
 
 def _check_density(v):
@@ -200,7 +197,8 @@ def _check_space(width, azimuth, rate):
     widen(silence, width)
     if azimuth is not None: place(silence, azimuth)
     if isinstance(rate, bool) or not isinstance(rate, int) or not RATES[0] <= rate <= RATES[1]:
-        raise UserError(f'The rate cannot be {rate!r} Hz: give 44100, 48000, 96000 or another whole number from {RATES[0]} to {RATES[1]}.')
+        low, high = RATES
+        raise UserError(f'The rate cannot be {rate!r} Hz: give 44100, 48000 or another whole number from {low} to {high}.')
 
 # %% ../../nbs/530_generation.recipe.ipynb #f8e8fb7b
 _ALWAYS = 'seed', 'seconds', 'sliders', 'vocoder'
@@ -209,6 +207,12 @@ _SOUNDS = 'like', 'to'
 def _note(x: SoundInput | SoundNote) -> SoundNote:
     "A sound as tags name it"
     return x if isinstance(x, SoundNote) else SoundNote(**given(x).note())
+
+# %% ../../nbs/530_generation.recipe.ipynb #d66b8fec
+def _read(x: SoundInput | SoundNote | None, name: str) -> GivenSound | None:
+    if x is None: return None
+    if not isinstance(x, SoundNote): return given(x)
+    raise UserError(f'The sound {x.file or "of an array"} is only named: give it with {name}.')
 
 # %% ../../nbs/530_generation.recipe.ipynb #c545cc2f
 _OF_ONE_SOUND = {'seed', 'models', *_SOUNDS}

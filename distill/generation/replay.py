@@ -33,7 +33,8 @@ def _find_model(note: ModelNote, models_dir, file) -> Model:
     for entry in entries:
         model = load_model(entry)
         if model.hash == note.model_hash: return model
-    raise UserError(f'{called} has changed since it made {file}, so the sound cannot be made again; a backup of the model can make it.')
+    raise UserError(f'{called} has changed since it made {file}, so the sound cannot be made again: '
+                    f'name the folder of a backup of the model.')
 
 def _find_sound(note: SoundNote, file: Path, others: Sequence[SoundInput]) -> GivenSound:
     "The sound that a note in the tags means"
@@ -41,7 +42,8 @@ def _find_sound(note: SoundNote, file: Path, others: Sequence[SoundInput]) -> Gi
     for place in [*others, *(p for p in places if p.is_file())]:
         found = given(place)
         if found.hash == note.hash: return GivenSound(found.samples, note.file)
-    raise UserError(f'{file} began with the sound {note.file or "of an array"}, which is not there any more or has changed: '
+    called = note.file or 'of an array'
+    raise UserError(f'{file} began with the sound {called}, which is not there any more or has changed: '
                     f'give it with like.')
 
 # %% ../../nbs/710_generation.replay.ipynb #3e0b1a4c
@@ -71,7 +73,8 @@ def replay(
         raise UserError(f'{file} does not say how it was made, so it cannot be made again.')
     recipe = Recipe.from_tags(tags)
     others: list[Any] = list(like) if isinstance(like, (list, tuple)) else [like]
-    sounds: dict[str, Any] = {k: _find_sound(x, file, others) for k in ('like', 'to') if isinstance(x := getattr(recipe, k), SoundNote)}
+    notes = {k: getattr(recipe, k) for k in ('like', 'to')}
+    sounds: dict[str, Any] = {k: _find_sound(x, file, others) for k, x in notes.items() if isinstance(x, SoundNote)}
     recipe = replace(recipe, **sounds)
     if recipe.models:
         return blend_recipe([(_find_model(note, models_dir, file), note.weight) for note in recipe.models], recipe)

@@ -45,19 +45,19 @@ def generate(
     sliders : Mapping[str, float] | None
         slider name → position, -10 … 10; the seed decides the others
     seconds : float | None
-        length, up to 600; None: the length of `like`, or the sound's natural length, at most 4
+        length, up to 600; None: that of `like`, or the natural one, at most 4
     seed : int
         0 … 2⁶³ - 1; the same seed gives the same samples on the same machine
     vocoder : str
         'auto' (the one that measured better), 'own', 'base' or 'griffin-lim'
     like : SoundInput | None
-        a sound to vary: a file, a `Sound`, samples (t,) at 48 kHz or (samples, rate)
+        a sound to vary: a file, a `Sound`, samples or (samples, rate)
     variation : float
-        distance from `like`, 0 … 1: 0 is its reconstruction, 1 a sound as free as any
+        distance from `like`, 0 … 1: 0 is its reconstruction, 1 a free sound
     density : float | None
-        sounds a second, up to 50, laid over one another; None: one after the other
+        sounds a second, up to 50, that overlap; None: one after the other
     width : float
-        0 … 1: 0 is mono, 1 two sides that share nothing; the mono sum stays the same
+        0 … 1: 0 is mono, 1 two sides that share nothing
     azimuth : float | None
         degrees around the head, for headphones: 0 ahead, 90 right, -90 left
     rate : int
@@ -119,7 +119,7 @@ def morph(
     model : ModelRef
         a name, an id or its beginning, a file, or a loaded model
     a : SoundInput
-        the sound at position 0: a file, a `Sound`, samples (t,) at 48 kHz or (samples, rate)
+        the sound at position 0: a file, a `Sound`, samples or (samples, rate)
     b : SoundInput
         the sound at position 1
     position : float
@@ -213,11 +213,11 @@ def blend(
     sliders : Mapping[str, float] | None
         slider name → position, -10 … 10; each goes to the models that have it
     seconds : float | None
-        length, up to 600; None: the length of `like`, or the longest natural length
+        length, up to 600; None: that of `like`, or the longest natural one
     seed : int
         0 … 2⁶³ - 1; the same seed gives the same samples on the same machine
     vocoder : str
-        'auto', 'own', 'base' or 'griffin-lim', of the model with the most weight
+        'auto', 'own', 'base' or 'griffin-lim', of the heaviest model
     like : SoundInput | None
         a sound that all of them vary
     variation : float
@@ -238,12 +238,10 @@ def blend(
     """
     recipe = Recipe({} if sliders is None else sliders, seconds, seed, vocoder, like, variation, density,
                     width=width, azimuth=azimuth, rate=rate)
-    try: pairs = [(load_model(m), w) for m, w in models]
-    except (TypeError, ValueError) as e:
-        if isinstance(e, UserError): raise
-        raise UserError(f'{models!r} is no blend: give models with weights, like [("rain", 2), ("bells", 1)].') from None
-    if not pairs: raise UserError('A blend needs models with weights, like [("rain", 2), ("bells", 1)].')
-    return blend_recipe(pairs, recipe)
+    is_list = isinstance(models, (list, tuple)) and all(isinstance(pair, (list, tuple)) and len(pair) == 2 for pair in models)
+    if not is_list or not models:
+        raise UserError('A blend needs models with weights, like [("rain", 2), ("bells", 1)].')
+    return blend_recipe([(load_model(model), weight) for model, weight in models], recipe)
 
 # %% ../../nbs/700_generation.sounds.ipynb #84b5f1c1
 BITS = {16: 'PCM_16', 24: 'PCM_24', 32: 'FLOAT'}

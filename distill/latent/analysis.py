@@ -78,7 +78,7 @@ class Slider:
         Returns
         -------
         float
-            for a plain direction, its coordinate in standard deviations; else in ranges of the descriptor
+            a coordinate in standard deviations, or a descriptor in ranges of the corpus
         """
         if isinstance(position, bool) or not isinstance(position, (int, float)) or not -10 <= position <= 10:
             raise UserError(f'{self.name} = {position!r} is off the slider: give a number from -10 to 10.')
@@ -105,7 +105,7 @@ class Sliders(tuple[Slider, ...]):
         raise UserError(f'There is no slider {name!r}: this model has {", ".join(self.names)}.')
 
     def df(self) -> pd.DataFrame:
-        "One row a slider: its name, what was measured of it, its share of the corpus's variance, its ends and their unit"
+        "One row a slider: what was measured of it, its share of the corpus's variance, its ends and their unit"
         import pandas as pd
         hidden = {'axis', 'values'}
         rows = []
@@ -149,7 +149,7 @@ class LatentAnalysis:
     probe : Probe | None
         predicts the descriptors of the named sliders from a state
     noise_residual : Tensor | None
-        (n,bands) share of noise's fluctuation that a window lacks when decoded, 0 … 1
+        (n,bands) share of noise's fluctuation that decoding loses, 0 … 1
     spectral_contrast : Tensor | None
         (bands,) factor by which sampled mels are too flat, 1 … 2
     """
@@ -253,7 +253,8 @@ class LatentAnalysis:
     def from_dict(cls, d: dict[str, Any]) -> LatentAnalysis:
         "The analysis that `to_dict` wrote; `UserError` if it cannot be one"
         try:
-            _check(isinstance(d, dict) and set(d) == {f.name for f in fields(LatentAnalysis)} | {'version'}, 'its keys are other ones')
+            keys = {f.name for f in fields(LatentAnalysis)} | {'version'}
+            _check(isinstance(d, dict) and set(d) == keys, 'its keys are other ones')
             _check_numbers(d)
             _check_tensors(d)
             sliders = Sliders(_slider(s, len(d['std'])) for s in d['sliders'])
@@ -318,7 +319,7 @@ def ranked(
 def percentiles(
     x: Tensor,                 # (n,)
     weight: Tensor,            # (n,)
-    shares: Sequence[float],
+    shares: Sequence[float] | np.ndarray,
 ) -> np.ndarray:               # (k,)
     """The values below which these shares of the corpus lie
 
@@ -328,7 +329,7 @@ def percentiles(
         (n,)
     weight : Tensor
         (n,)
-    shares : Sequence[float]
+    shares : Sequence[float] | np.ndarray
         (k,) 0 … 1
 
     Returns
@@ -477,9 +478,10 @@ def _is_number(v) -> bool: return type(v) in (int, float) and math.isfinite(v)
 
 def _check_numbers(d):
     "Refuse numbers that are none, or out of range"
-    _check(type(d['version']) is int and d['version'] == 1, f"version {str(d['version'])[:20]}")
-    _check(type(d['steps']) is int and d['steps'] >= 2 and d['steps'] % 2 == 0, 'steps is not an even number')
-    _check(_is_number(d['noise_scale']) and 0 <= d['noise_scale'] < 100, 'noise_scale is not a small number')
+    version, steps, noise_scale = d['version'], d['steps'], d['noise_scale']
+    _check(type(version) is int and version == 1, f'version {str(version)[:20]}')
+    _check(type(steps) is int and steps >= 2 and steps % 2 == 0, 'steps is not an even number')
+    _check(_is_number(noise_scale) and 0 <= noise_scale < 100, 'noise_scale is not a small number')
     _check(type(d['n_levels']) is int and d['n_levels'] >= 0, 'n_levels is not a number of levels')
     _check(isinstance(d['sliders'], (list, tuple)), 'sliders is not a list')
 
@@ -507,7 +509,8 @@ def _check_texture(name, v, ndim, low, high):
     "Refuse a part of the texture that has another form or numbers out of range"
     if v is None: return
     _check(isinstance(v, Tensor) and v.dtype == torch.float32 and v.ndim == ndim, f'{name} has another form')
-    _check(0 < v.shape[-1] <= 64 and ((v >= low) & (v <= high)).all(), f'{name} holds numbers that are not {low} to {high}')
+    _check(0 < v.shape[-1] <= 64, f'{name} has another form')
+    _check(((v >= low) & (v <= high)).all(), f'{name} holds numbers that are not {low} to {high}')
 
 # %% ../../nbs/505_latent.analysis.ipynb #b3fd2d0b
 def _slider(s, k) -> Slider:
@@ -520,6 +523,7 @@ def _slider(s, k) -> Slider:
     _check(s['descriptor'] is None or isinstance(s['descriptor'], str), 'a slider is named after nothing')
     _check(isinstance(s['name'], str) and type(s['axis']) is int and 0 <= s['axis'] < k, 'a slider has no direction')
     values = s['values']
-    _check(_is_number(s['share']) and isinstance(values, (list, tuple)) and len(values) == len(POSITIONS), 'a slider has no range')
-    _check(all(map(_is_number, values)) and all(a < b for a, b in zip(values, values[1:])), 'a slider does not rise')
+    _check(_is_number(s['share']) and isinstance(values, (list, tuple)), 'a slider has no range')
+    _check(len(values) == len(POSITIONS) and all(map(_is_number, values)), 'a slider has no range')
+    _check(all(a < b for a, b in zip(values, values[1:])), 'a slider does not rise')
     return Slider(**s | dict(values=tuple(map(float, values))))

@@ -4,6 +4,7 @@
 
 # %% ../../nbs/500_latent.probe.ipynb #4e8ce627
 from __future__ import annotations
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 # %% auto #0
@@ -169,8 +170,8 @@ _STRIDE = 1.5    # longest step of the search, in standard deviations
 def steer(
     probe: Probe | None,
     states: Tensor,                            # (n,k)
-    targets: dict[int, float | Tensor],
-    coordinates: dict[int, float] | None = None,
+    targets: Mapping[int, float | Tensor],
+    coordinates: Mapping[int, float] | None = None,
     steps: int = 6,
 ) -> Tensor:                                   # (n,k)
     """The nearest states with these descriptors and coordinates; all other descriptors keep their values
@@ -181,9 +182,9 @@ def steer(
         None: there is nothing to hold or to aim at
     states : Tensor
         (n,k)
-    targets : dict[int, float | Tensor]
+    targets : Mapping[int, float | Tensor]
         descriptor → the value, or (n,) values, it should have
-    coordinates : dict[int, float] | None
+    coordinates : Mapping[int, float] | None
         axis → the coordinate it should have
     steps : int
         of the search
@@ -195,8 +196,8 @@ def steer(
     """
     moved = states.clone()
     free = torch.ones(states.shape[1])
-    for axis, value in (coordinates or {}).items():
-        moved[:, axis] = value
+    for axis, coordinate in (coordinates or {}).items():
+        moved[:, axis] = coordinate
         free[axis] = 0
     if probe is None: return moved
     wanted = probe(states).clone()
@@ -235,8 +236,9 @@ def probe_from_dict(
     """
     names = list(Probe.__dataclass_fields__)
     if not isinstance(weights, dict) or set(weights) != set(names): raise UserError('the probe has other weights')
-    if not all(isinstance(w, Tensor) and w.dtype == torch.float32 and w.isfinite().all() for w in weights.values()):
-        raise UserError('the probe has weights that are not finite numbers')
+    for weight in weights.values():
+        if not isinstance(weight, Tensor) or weight.dtype != torch.float32 or not weight.isfinite().all():
+            raise UserError('the probe has weights that are not finite numbers')
     nets, _, hidden = (*weights['layer1'].shape, 0, 0, 0)[:3]
     shapes = dict(layer1=(nets, k, hidden), bias1=(nets, 1, hidden), layer2=(nets, hidden, hidden),
                   bias2=(nets, 1, hidden), out=(nets, hidden, d), bias=(nets, 1, d), skip=(nets, k, d))

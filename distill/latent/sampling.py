@@ -22,7 +22,7 @@ from .analysis import LatentAnalysis
 LEVEL_SCALE = .1 # standard deviation that noise may have in the measured levels, in units of the latent
 
 def noise_shape(a: LatentAnalysis) -> Tensor: # (k,k)
-    "The matrix that turns white noise into noise on states: of `noise_scale`, mostly in directions that leave the levels"
+    "What turns white noise into noise on states: of `noise_scale`, mostly in directions that leave the levels"
     k, n = len(a.std), a.n_levels
     windows = (a.std[:, None]*a.axes).view(k, -1, a.steps).double()
     levels, others = windows[:, :n].flatten(1), windows[:, n:].flatten(1)
@@ -120,7 +120,7 @@ def sample_latent(
         state, fades_in = _next_state(a, state, generator), True
         at += half
         if state is not None: continue
-        if once: return out[None, :, :min(steps, at + half)]       # the sound is over with the second half of this window
+        if once: return out[None, :, :min(steps, at + half)]       # the sound ends with this window
         at += width                                                # half a window of silence follows it
         if steps - at < width: break
         state, fades_in = begin(), False

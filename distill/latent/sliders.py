@@ -24,7 +24,8 @@ from .sampling import sample_starts
 from ..models.model import Model
 
 # %% ../../nbs/550_latent.sliders.ipynb #859df251
-_NAMES = MEL_DESCRIPTORS + tuple(name for name in DESCRIPTORS if name not in MEL_DESCRIPTORS)   # those that need the sound come last
+_SOUND_DESCRIPTORS = tuple(name for name in DESCRIPTORS if name not in MEL_DESCRIPTORS)
+_NAMES = MEL_DESCRIPTORS + _SOUND_DESCRIPTORS
 _FROM_MEL = len(MEL_DESCRIPTORS)
 _BATCH = 16      # states decoded at a time: small batches stay in the processor's cache
 _SOUNDS = 2      # sounds that Griffin-Lim works on at a time
@@ -90,12 +91,12 @@ class _Search:
     def probe(self, descriptors: list[int]) -> Probe:
         "The probe of these descriptors"
         from_mel = all(i < _FROM_MEL for i in descriptors)
-        assert self.mel_probe is not None
-        whole = self.mel_probe
-        if not from_mel and self.sound_probe is not None: whole = join_probes(whole, self.sound_probe)
-        return whole.select(descriptors)
+        assert self.mel_probe
+        if from_mel: return self.mel_probe.select(descriptors)
+        assert self.sound_probe
+        return join_probes(self.mel_probe, self.sound_probe).select(descriptors)
 
-    def moved(self, descriptors: list[int], i: int, base: Tensor, targets: Sequence[float]) -> Tensor: # (n,k) -> (t,n,k)
+    def moved(self, descriptors: list[int], i: int, base: Tensor, targets: list[float]) -> Tensor: # (n,k) -> (t,n,k)
         "Sounds with the `i`th of the descriptors at each target and the others as they are"
         values = torch.tensor(targets).repeat_interleave(len(base))
         states = steer(self.probe(descriptors), base.repeat(len(targets), 1), {i: values})
@@ -211,7 +212,9 @@ Ends = dict[int, tuple[float, float]]   # descriptor → where its slider begins
 
 def _choose(search: _Search, base: Tensor, most: int, least: float) -> Ends:
     "The best set of descriptors"
-    descriptors, best, most_worth = list(range(_FROM_MEL)), {}, (-1., 0.)
+    descriptors = list(range(_FROM_MEL))
+    best: Ends = {}
+    most_worth = -1., 0.              # how many are good, and how good all are
     while descriptors:
         ends, trials = _try(search, descriptors, base)
         rho = torch.tensor([t.rho for t in trials])
@@ -254,7 +257,8 @@ def _with_audible(search: _Search, ends: Ends, base: Tensor, most: int, least: f
         if trial.rho >= least and trial.effect >= LEAST_EFFECT: found.append((trial.rho, d))
     chosen = dict(ends)
     for rho, d in sorted(found, reverse=True):
-        if len(chosen) == most and weak and weak[0][0] < rho - .1: del chosen[weak.pop(0)[1]]
+        clearly_better = weak and weak[0][0] < rho - .1
+        if len(chosen) == most and clearly_better: del chosen[weak.pop(0)[1]]
         if len(chosen) < most: chosen[d] = _EDGES
     return chosen
 

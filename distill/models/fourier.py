@@ -168,7 +168,8 @@ class Phases:
         b, k, f = magnitude.shape
         phase = np.repeat(self.random.uniform(0, 2*np.pi, (f, k))[None], b, 0)
         log_mag = np.log(magnitude[:, :self.tonal].detach().cpu().numpy().transpose(0, 2, 1) + 1e-5)
-        if self.last is None and f: self.last = phase[:, 0, :self.tonal].copy()
+        if not f: return torch.zeros_like(magnitude, dtype=torch.complex64)
+        if self.last is None: self.last = phase[:, 0, :self.tonal].copy()
         for i in range(b):
             nearest, turn, some = self._turns(log_mag[i])
             for j in range(f):

@@ -102,7 +102,9 @@ class Fusion(nn.Module):
             y = x
             for step in steps.children(): y = step(y).add_(y)
             outputs.append(y)
-        return sum(outputs[1:], outputs[0]).div_(len(outputs))
+        total, *others = outputs
+        for y in others: total.add_(y)
+        return total.div_(len(outputs))
 
 def generator_layers(
     cfg: HiFiGANConfig,

@@ -16,7 +16,7 @@ __all__ = ['MOST_NATURAL', 'Model']
 # %% ../../nbs/540_models.model.ipynb #52af3a13
 import torch
 from torch import Tensor
-from ..audio.files import SAMPLE_RATE, Sound
+from ..audio.files import SAMPLE_RATE, GivenSound, Sound
 from ..audio.space import finish
 from ..core import UserError, make_generator
 from ..features.mel import Mel
@@ -32,8 +32,8 @@ from .vocoders import Vocoder, resolve_vocoder
 def _bytes(v: Any) -> bytes:
     "What is hashed of a tensor, a dict or a value"
     if isinstance(v, Tensor): return v.detach().cpu().contiguous().numpy().tobytes()
-    if isinstance(v, dict): return b''.join(key.encode() + _bytes(v[key]) for key in sorted(v))
-    return repr(v).encode()
+    if not isinstance(v, dict): return repr(v).encode()
+    return b''.join(key.encode() + _bytes(v[key]) for key in sorted(v))
 
 @dataclass(eq=False, repr=False)
 class Model:
@@ -50,7 +50,7 @@ class Model:
     analysis : LatentAnalysis | None
         its directions, sliders and windows; None: nothing can be sampled
     vocoder_state : dict[str, Any] | None
-        its own vocoder: type, state_dict, config, training_metadata; None: it has none
+        its own vocoder; None: it has none
     training_config : dict[str, Any]
         settings of the training
     training_history : list[dict[str, Any]]
@@ -98,7 +98,7 @@ class Model:
     def analyzed(self) -> LatentAnalysis:
         "Its latent analysis; `UserError` where it has none"
         if self.analysis is None:
-            raise UserError(f'The model {self.name!r} has no latent analysis, so it cannot make new sounds: train it again.')
+            raise UserError(f'The model {self.name!r} has no latent analysis, so it makes no new sounds: train it again.')
         return self.analysis
 
     def note(self,
@@ -176,7 +176,7 @@ class Model:
         seed : int | list[int] | None
             of the noise residual, one for all or one for each; None: without
         contrast : float
-            how far they are from any given sound, 0 … 1: so much of the missing spectral contrast is made good
+            how far they are from any given sound, 0 … 1: so much contrast is restored
 
         Returns
         -------
@@ -188,8 +188,8 @@ class Model:
         mel = raise_contrast(mel, self.analysis, self.net, self.mel, contrast)
         if seed is None: return mel
         if isinstance(seed, int): return add_noise_residual(mel, z, self.analysis, self.net, self.mel, seed)
-        one_by_one = [add_noise_residual(m[None], lat[None], self.analysis, self.net, self.mel, s) for m, lat, s in zip(mel, z, seed)]
-        return torch.cat(one_by_one)
+        one_by_one = zip(mel.split(1), z.split(1), seed)
+        return torch.cat([add_noise_residual(m, latent, self.analysis, self.net, self.mel, s) for m, latent, s in one_by_one])
 
     def _latent(self,
         recipe: Recipe,
@@ -209,15 +209,15 @@ class Model:
         silence = silence[..., silence.shape[2]//2, None]                 # away from its ends
 
         def lasting(x):
-            z = self.encode(x.samples)
+            z = self.encode(_read(x))
             return torch.cat([z[..., :steps], silence.expand(-1, -1, max(0, steps - z.shape[2]))], 2)
 
         return torch.lerp(lasting(recipe.like), lasting(recipe.to), recipe.position)
 
-    def _many(self, recipe: Recipe, frames: int, given: Tensor | None) -> Tensor: # -> (1,m,frames)
+    def _many(self, recipe: Recipe, density: float, frames: int, given: Tensor | None) -> Tensor: # -> (1,m,frames)
         "The mel of sounds laid over one another"
         cfg, a, stride, generator = self.mel.cfg, self.analyzed, self.net.cfg.stride, make_generator(recipe.seed)
-        n = max(1, round(recipe.density*frames*cfg.hop/cfg.sample_rate))
+        n = max(1, round(density*frames*cfg.hop/cfg.sample_rate))
         begins = (torch.rand(n, generator=generator)*frames).long().sort()[0].tolist()
         begins[0] = 0
         seeds = torch.randint(2**62, (n,), generator=generator).tolist()
@@ -255,8 +255,8 @@ class Model:
         """
         steps = self.net.cfg.steps(frames)
         if recipe.to is not None: return self.decode(self._morphed(recipe, steps), frames, recipe.seed)
-        given = None if recipe.like is None else self.encode(recipe.like.samples)
-        if recipe.density is not None: return self._many(recipe, frames, given)
+        given = None if recipe.like is None else self.encode(_read(recipe.like))
+        if recipe.density is not None: return self._many(recipe, recipe.density, frames, given)
         z = self._latent(recipe, steps, given, recipe.seed)
         return self.decode(z, frames, recipe.seed, contrast=1. if given is None else recipe.variation)
 
@@ -277,15 +277,16 @@ class Model:
             a whole number of mel frames
         """
         cfg = self.mel.cfg
-        if recipe.to is not None: 
-            first, second = len(recipe.like.samples), len(recipe.to.samples)
+        if recipe.to is not None:
+            first, second = len(_read(recipe.like)), len(_read(recipe.to))
             return round((1 - recipe.position)*first + recipe.position*second)/SAMPLE_RATE
-        if recipe.like is not None: return len(recipe.like.samples)/SAMPLE_RATE
+        if recipe.like is not None: return len(_read(recipe.like))/SAMPLE_RATE
         if recipe.density is not None: return MOST_NATURAL
         most = int(MOST_NATURAL*cfg.sample_rate/cfg.hop)
         z = sample_latent(self.analyzed, self.net.cfg.steps(most), recipe.sliders, recipe.seed, once=True)
         loudness = level(self.net.decode(z.to(self.device))[..., :most])[0, 0]
-        sounding = (loudness > max(loudness.max() - 6.9, self.mel.silence + 1)).nonzero()
+        threshold = max(loudness.max().item() - 6.9, self.mel.silence + 1)
+        sounding = (loudness > threshold).nonzero()
         frames = max(8, int(sounding[-1]) + 1) if len(sounding) else 8
         return frames*cfg.hop/cfg.sample_rate
 
@@ -331,8 +332,8 @@ class Model:
         vocoder = self.vocoder(recipe.vocoder)
         sound = finish(vocoder(mel, seed=recipe.seed)[0], samples, recipe.width, recipe.azimuth, recipe.rate)
         made = recipe.to_tags() | dict(seconds=samples/SAMPLE_RATE, vocoder=vocoder.name)
-        me = self.note()
-        return Sound(sound.numpy(), recipe.rate, dict(model=me.model, model_id=me.model_id, model_hash=me.model_hash) | made)
+        who = dict(model=self.name, model_id=self.metadata.model_id, model_hash=self.hash)
+        return Sound(sound.numpy(), recipe.rate, who | made)
 
     def generate(self,
         recipe: Recipe | None = None,
@@ -345,7 +346,7 @@ class Model:
         recipe : Recipe | None
             None: the options alone
         **options : Any
-            fields of `Recipe`, which come before the recipe's own, and positions of sliders by name
+            fields of `Recipe`, in place of the recipe's own, and positions of sliders by name
         """
         known = {f.name for f in fields(Recipe)}
         asked = {k: v for k, v in options.items() if k in known}
@@ -359,6 +360,12 @@ class Model:
 # %% ../../nbs/540_models.model.ipynb #0d7498ec
 _PIECE = 4096  # frames computed at a time
 _REACH = 4     # frames that an analysis window reaches into its neighbors, at least
+
+# %% ../../nbs/540_models.model.ipynb #6aac7168
+def _read(x: object) -> Tensor: # -> (t,)
+    "The samples of a sound that `Recipe.with_sounds` has read"
+    assert isinstance(x, GivenSound), 'Recipe.with_sounds comes first'
+    return x.samples
 
 # %% ../../nbs/540_models.model.ipynb #e6925dd7
 _BATCH = 8     # sounds decoded at a time: small batches stay in the processor's cache

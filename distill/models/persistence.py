@@ -100,7 +100,7 @@ def write_model(
     path : str | Path | None
         a model file to replace, whole; None: a new one, named after the model
     fp16 : bool
-        half the file: weights rounded to 11 binary digits; whoever was halved once stays so
+        half the file: weights rounded to 11 binary digits, for good
 
     Returns
     -------
@@ -111,7 +111,7 @@ def write_model(
     if path is None and model.metadata.model_id in ModelLibrary(folder):
         model = replace(model, metadata=replace(model.metadata, model_id='', created=''))
     contents = _contents(model, fp16)
-    try: card = check_contents(contents, path).card(contents)
+    try: card = check_contents(contents, path or folder).card(contents)
     except ModelFileError as e: raise UserError(f'The model {model.name!r} cannot be saved: {e.why}.') from e
     data = _to_bytes(contents, card)
     for file in [Path(path)] if path else free_names(folder, file_stem(model.name)):
@@ -147,7 +147,7 @@ def save_model(
         the library's folder, made when missing
     analysis : LatentAnalysis | None
     vocoder_state : dict[str, Any] | None
-        type, state_dict, config, training_metadata, and checkpoint of an unfinished training
+        type, state_dict, config, training_metadata, checkpoint
     training_history : list[dict[str, Any]] | None
         one record an epoch
     path : str | Path | None
@@ -162,7 +162,7 @@ def save_model(
     """
     cfg = spectrogram_config if isinstance(spectrogram_config, MelConfig) else MelConfig(**spectrogram_config)
     whole = Model(model, Mel(cfg), metadata, analysis, vocoder_state, training_config, training_history or [])
-    return write_model(whole, models_dir, path, fp16).path
+    return find_model(write_model(whole, models_dir, path, fp16))
 
 # %% ../../nbs/630_models.persistence.ipynb #204f07aa
 ModelRef: TypeAlias = 'str | Path | ModelEntry | Model'
@@ -176,13 +176,13 @@ def find_model(
     Parameters
     ----------
     model : ModelRef
-        a name, an id or its beginning, a file, an entry of a library, a saved model
+        a name, an id or its beginning, a file, a library's entry, a saved model
     models_dir : str | Path | None
         the library's folder; None: the usual one
     """
     if isinstance(model, Model):
-        if model.path is None: raise UserError(f'The model {model.name!r} was not saved, so it has no file: save it first.')
-        return model.path
+        if model.path is not None: return model.path
+        raise UserError(f'The model {model.name!r} was not saved, so it has no file: save it first.')
     if isinstance(model, ModelEntry): return model.path
     if not isinstance(model, (str, Path)):
         raise UserError(f'{model!r} is no model: give its name, its id, its file or the loaded model.')
@@ -201,12 +201,12 @@ def load_model(
     device: str = 'cpu',
     models_dir: str | Path | None = None,
 ) -> Model:
-    """A model, ready to play; `ModelFileError` says why a file is none, `MissingFile` that there is no such file or model
+    """A model, ready to play; `ModelFileError` says why a file is none, `MissingFile` that there is none
 
     Parameters
     ----------
     model : ModelRef
-        a name, an id or its beginning, or a file; a loaded model is given back as it is
+        a name, an id or its beginning, a file; a loaded model is given back
     device : str
         'auto', 'cpu', 'cuda' …
     models_dir : str | Path | None
@@ -285,14 +285,15 @@ def edit_model(
     metadata = replace(saved.metadata, **{k: v for k, v in given.items() if v is not None})
     kept = {**metadata.extra, **(extra or {})}
     analysis = saved.analysis
-    if sliders:
-        analysis = replace(saved.analyzed, sliders=_renamed(saved.sliders, sliders))
+    renamed = _renamed(saved.sliders, sliders) if sliders else None
+    if sliders and renamed:
+        analysis = replace(saved.analyzed, sliders=renamed)
         kept = _with_renamed_sliders(kept, sliders)
     metadata = replace(metadata, extra={k: v for k, v in kept.items() if v not in (None, '', {}, [])})
     write_model(replace(saved, metadata=metadata, analysis=analysis), path=path)
     if isinstance(model, Model):
         model.metadata = metadata
-        if sliders: model.analysis = replace(model.analyzed, sliders=analysis.sliders)
+        if renamed: model.analysis = replace(model.analyzed, sliders=renamed)
         vars(model).pop('hash', None)
     return path
 
@@ -316,9 +317,10 @@ def copy_model(
     Path
         the new file, beside the old one
     """
-    saved = load_model(find_model(model, models_dir))
+    path = find_model(model, models_dir)
+    saved = load_model(path)
     metadata = replace(saved.metadata, name=name, model_id='', created='')
-    return write_model(replace(saved, metadata=metadata), saved.path.parent).path
+    return find_model(write_model(replace(saved, metadata=metadata), path.parent))
 
 # %% ../../nbs/630_models.persistence.ipynb #b0542026
 def verify_model(
@@ -385,12 +387,13 @@ def trained_metadata(
     cpu_seconds : float
         of the training
     """
-    found = dict(corpus=corpus['name'], n_files=corpus['n_files'], seconds=corpus['seconds'], seed=seed, train_seconds=cpu_seconds)
+    found = {k: corpus[k] for k in ('n_files', 'seconds')}
+    found |= dict(corpus=corpus['name'], seed=seed, train_seconds=cpu_seconds)
     if history:
         last, parts = history[-1], history[-1].get('parts', {})
         held_out = [h['held_out'] for h in history if h.get('best') and h.get('held_out') is not None]
-        found |= dict(epochs=last['epoch'], steps=last['step'], final_recon=parts.get('recon'), final_kl=parts.get('kl'),
-                      held_out=held_out[-1] if held_out else None)
+        found |= dict(epochs=last['epoch'], steps=last['step'], held_out=held_out[-1] if held_out else None)
+        found |= dict(final_recon=parts.get('recon'), final_kl=parts.get('kl'))
     return replace(metadata, **{k: v for k, v in found.items() if not getattr(metadata, k)})
 
 def save_model_from_checkpoint(

@@ -198,24 +198,17 @@ def make_decoder(cfg: VAEConfig) -> nn.Sequential: # (b,z,steps) -> (b,m,f)
 
 @torch.no_grad()
 def init_weights(
-    net: nn.Module,
+    net: ConvVAE,
     generator: torch.Generator,
 ) -> None:
-    """Fresh weights: every residual block begins as its skip connection, every latent with little variance
-
-    Parameters
-    ----------
-    net : nn.Module
-        with an `encoder`
-    generator : torch.Generator
-    """
+    "Fresh weights: every residual block begins as its skip connection, every latent with little variance"
     for mod in net.modules():
         if isinstance(mod, (nn.Conv1d, nn.ConvTranspose1d)):
             nn.init.kaiming_uniform_(mod.weight, a=math.sqrt(5), generator=generator)
             if mod.bias is not None: nn.init.zeros_(mod.bias)
     for mod in net.modules():
-        if isinstance(mod, Residual): nn.init.zeros_(mod.last.weight)
-    nn.init.normal_(net.encoder[-1].weight, std=.02, generator=generator)
+        if isinstance(mod, Residual): nn.init.zeros_(mod.body[-1].get_parameter('weight'))
+    nn.init.normal_(net.encoder[-1].get_parameter('weight'), std=.02, generator=generator)
 
 # %% ../../nbs/310_models.vae.ipynb #8d5a69c2
 class ConvVAE(nn.Module):

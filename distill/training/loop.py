@@ -5,7 +5,7 @@
 # %% ../../nbs/410_training.loop.ipynb #08dff17c
 from __future__ import annotations
 import atexit, copy, io, math, os, time, warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from pickle import UnpicklingError
@@ -343,6 +343,7 @@ def fit(
     minutes: float | None = None,
     checkpoint: Checkpoint | None = None,
     resume: bool = False,
+    stop: Callable[[], bool] | None = None,
 ) -> Iterator[Record]:
     """Train, yielding a `Record` per epoch; stops when the budget is used or the caller stops asking
 
@@ -357,6 +358,8 @@ def fit(
         a `.pt` file, written at once and after every epoch; None: none
     resume : bool
         go on from `checkpoint`
+    stop : Callable[[], bool] | None
+        asked before every step; True ends training at once, as Ctrl-C does
     """
     check_budget(steps=steps, minutes=minutes)
     if steps is None and minutes is None: steps = task.default_steps
@@ -365,7 +368,7 @@ def fit(
     most_steps = math.inf if steps is None else steps
     task.progress = _begin(task, checkpoint, resume)
     while task.done < most_steps and task.progress.seconds < most_seconds and not _out_of_patience(task):
-        _train_epoch(task, checkpoint)
+        _train_epoch(task, checkpoint, stop)
         record = _close_epoch(task)
         if checkpoint is not None: save_checkpoint(checkpoint, task)
         steps_left, seconds_left = most_steps - record.step, most_seconds - record.seconds
@@ -404,11 +407,12 @@ def _add(sums: dict[str, float], parts: dict[str, float], step: int) -> None:
             raise UserError(f'The {name} is no longer finite at step {step}: train with a smaller learning rate.')
         sums[name] = sums.get(name, 0.) + value
 
-def _train_epoch(task: Task, checkpoint: Checkpoint | None) -> None:
+def _train_epoch(task: Task, checkpoint: Checkpoint | None, stop: Callable[[], bool] | None) -> None:
     "Steps up to the end of the epoch; on Ctrl-C a checkpoint, then KeyboardInterrupt"
     progress, wall, cpu = task.progress, time.perf_counter(), time.process_time()
     with hold_interrupt() as interrupted:
         while True:
+            if stop and stop(): raise KeyboardInterrupt
             _add(progress.sums, task.step(), task.done)
             if interrupted() or task.done % task.epoch == 0: break
         progress.seconds += task.all_reduce(time.perf_counter() - wall)

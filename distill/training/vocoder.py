@@ -182,10 +182,11 @@ def make_net(
     settings : FourierConfig | HiFiGANConfig | None
         of the net; None: the defaults
     """
-    statistics = dict(n_mels=mel.cfg.n_mels, mean=rows.mean(1).tolist(), std=(rows.std(1) + .5).tolist())
-    if cfg.type == 'fourier':
-        return Fourier(settings or FourierConfig(n_fft=mel.cfg.n_fft, **statistics), mel, cfg.seed)
-    return HiFiGAN(settings or HiFiGANConfig(hop=mel.cfg.hop, **statistics), cfg.seed)
+    statistics: dict[str, Any] = dict(n_mels=mel.cfg.n_mels, mean=rows.mean(1).tolist(), std=(rows.std(1) + .5).tolist())
+    if settings is None and cfg.type == 'fourier': settings = FourierConfig(n_fft=mel.cfg.n_fft, **statistics)
+    if settings is None: settings = HiFiGANConfig(hop=mel.cfg.hop, **statistics)
+    if isinstance(settings, FourierConfig): return Fourier(settings, mel, cfg.seed)
+    return HiFiGAN(settings, cfg.seed)
 
 def start_settings(
     start: VocoderState,
@@ -270,8 +271,8 @@ class VocoderTraining(Task):
 
     def _begin_discriminators(self) -> None:
         "Discriminators and their optimizer, where there are to be any"
-        self.discriminators: Discriminators | None = None
-        self.discriminator_optimizer: torch.optim.Optimizer | None = None
+        self.discriminators: Any = None           # `Discriminators`, or None
+        self.discriminator_optimizer: Any = None
         if self.cfg.discriminators == 'none': return
         preset = DiscriminatorConfig.preset(self.cfg.discriminators)
         self.discriminators = Discriminators(preset, self.cfg.seed).to(self.device)
@@ -289,7 +290,7 @@ class VocoderTraining(Task):
             crops.append(crop_example(self.sounds[i], first, c.frames, 10**(decibels/20), self.mel))
         sound, mel = torch.cat([x.sound for x in crops]), torch.cat([x.mel for x in crops])
         if self.low_steps is None: return Example(sound[self.shard], mel[self.shard], None)
-        known = torch.cat([x.phase for x in crops])
+        known = torch.cat([x.phase for x in crops if x.phase is not None])
         bins = self.mel.cfg.n_fft//2 + 1
         chance = torch.rand(len(known), bins - known.shape[1], c.frames, generator=generator).to(known.device)
         phase = torch.cat([known, 2*math.pi*chance], 1)
@@ -313,7 +314,7 @@ class VocoderTraining(Task):
         torch.Tensor
             (b,f*hop)
         """
-        if phase is None: return self.net(mel)
+        if phase is None or isinstance(self.net, HiFiGAN): return self.net(mel)
         return self.net.synthesize(mel, mel_to_magnitude(self.mel, mel), torch.polar(torch.ones_like(phase), phase))
 
     def losses(self, batch: Example) -> dict[str, torch.Tensor]:

@@ -14,8 +14,7 @@ __all__ = ['summary_html', 'unused_html', 'histograms_html', 'CorpusPanel', 'rea
 import ipywidgets as W
 from ..audio.corpus import Corpus
 from ..audio.files import Sound
-from ..models.model import Model
-from ..models.persistence import load_model
+from ..models.persistence import ModelRef, load_model
 from .drop import Drop
 from .map import Map, latent_places, places
 from .parts import Panel, dim, field, figure_html, gray_axis, new_figure, row, show
@@ -68,14 +67,14 @@ class CorpusPanel(Panel):
     ----------
     folder : str | Path
         of sounds; '': none yet
-    model : Model | str | Path | None
+    model : ModelRef | None
         a model, its name, id or file, to lay out the map as it hears
     drop_folder : str | Path
         where dropped files go
     """
     def __init__(self,
         folder: str | Path = '',
-        model: Model | str | Path | None = None,
+        model: ModelRef | None = None,
         drop_folder: str | Path = 'sounds',
     ) -> None:
         self.corpus: Corpus | None = None

@@ -15,8 +15,7 @@ __all__ = ['MOST_TAKES', 'ModelPanel']
 import ipywidgets as W
 from ..generation.recipe import Recipe
 from ..library.history import History
-from ..models.model import Model
-from ..models.persistence import load_model
+from ..models.persistence import ModelRef, find_model, load_model
 from .parts import Panel, dim, field, row
 from .recipe import PresetSection, RecipeControls, Slots
 from .report import Neighbors, ReportSection
@@ -30,20 +29,20 @@ class ModelPanel(Panel):
 
     Parameters
     ----------
-    model : Model | str | Path
+    model : ModelRef
         a model, its name, id or file
     folder : str | Path
         where exported takes go
     """
     def __init__(self,
-        model: Model | str | Path,
+        model: ModelRef,
         folder: str | Path = 'exports',
     ) -> None:
         self.model = load_model(model)
         self.controls = RecipeControls(self, self.model)
         self.slots = Slots(self, self.controls)
         self.presets = PresetSection(self, self.controls)
-        self.history = History(self.model.path.parent)
+        self.history = History(find_model(self.model).parent)
         self.take_list = Takes(self, self.controls, self.history, folder)
         self.report = ReportSection(self, self.model)
         self.neighbors = Neighbors(self)

@@ -22,7 +22,7 @@ import numpy as np
 import soundfile as sf
 import torch
 from IPython.display import HTML
-from ..audio.files import SAMPLE_RATE, Sound, SoundInput, read_audio, resample
+from ..audio.files import GivenSound, Sound, SoundInput, read_audio, resample
 from ..core import UserError
 from ..features.mel import Mel
 from ..text import counted
@@ -425,8 +425,8 @@ def as_sound(
     if isinstance(x, (str, Path)):
         samples, rate = read_audio(x)
         return Sound(samples, rate, dict(name=Path(x).stem))
-    samples, rate = x if isinstance(x, tuple) else (x, SAMPLE_RATE)
-    return Sound(np.asarray(samples), rate)
+    if isinstance(x, GivenSound): return Sound(x.samples, info=dict(name=x.file))
+    return Sound(*x) if isinstance(x, tuple) else Sound(x)
 
 def mono_samples(sound: Sound) -> torch.Tensor: # (t,) at 48 kHz
     "What a mel spectrogram is computed from: one channel, at the rate of models"

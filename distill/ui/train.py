@@ -76,7 +76,10 @@ class Training(Work):
     @property
     def steps(self) -> int:
         "Optimizer steps in all"
-        return self.settings.get('steps') or planned_steps(self.corpus, self.settings.get('device') or 'auto')
+        steps: int | None = self.settings.get('steps')
+        if steps: return steps
+        corpus = self.corpus if isinstance(self.corpus, Corpus) else Corpus(self.corpus)
+        return planned_steps(corpus, self.settings.get('device') or 'auto')
 
 def planned_steps(
     corpus: Corpus,

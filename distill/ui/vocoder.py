@@ -19,7 +19,7 @@ from ..audio.files import Sound
 from ..core import UserError
 from ..library.catalog import ModelLibrary
 from ..models.model import Model
-from ..models.persistence import load_model
+from ..models.persistence import ModelRef, find_model, load_model
 from ..pipeline import bundle_vocoder
 from ..text import counted
 from ..training.vocoder import Plan
@@ -50,7 +50,7 @@ class VocoderTraining(Work):
         on_update: Callable[[Any], Any] | None = None,
         **settings: Any,
     ) -> None:
-        self.path, self.corpus, self.settings = model.path, corpus, settings
+        self.path, self.corpus, self.settings = find_model(model), corpus, settings
         self.rate = model.mel.cfg.sample_rate
         self.plan: Plan | None = None          # what it will take
         self.example: list[Sound] = []         # a held-out sound, and its reconstruction by now
@@ -88,7 +88,7 @@ class Estimate(Work):
         on_update: Callable[[Any], Any] | None = None,
         **settings: Any,
     ) -> None:
-        self.path, self.corpus, self.settings = model.path, corpus, settings
+        self.path, self.corpus, self.settings = find_model(model), corpus, settings
         self.plan: Plan | None = None
         super().__init__(f'{model.path} {id(self)}', model.metadata.name, on_update)
 
@@ -117,7 +117,7 @@ class VocoderPanel(TrainingPanel):
     ----------
     models_dir : str | Path | None
         the library's folder; None: the usual one
-    model : Model | str | Path
+    model : ModelRef
         a model, its name, id or file; '': none yet
     folder : str | Path
         of sounds
@@ -128,7 +128,7 @@ class VocoderPanel(TrainingPanel):
     """
     def __init__(self,
         models_dir: str | Path | None = None,
-        model: Model | str | Path = '',
+        model: ModelRef = '',
         folder: str | Path = '',
         drop_folder: str | Path = 'sounds',
         **settings: Any,
@@ -138,7 +138,7 @@ class VocoderPanel(TrainingPanel):
         self.corpus: Corpus | None = None
         self.estimate: Estimate | None = None
         self._make_progress()
-        self._make_inputs(str(model.path) if isinstance(model, Model) else str(model), str(folder))
+        self._make_inputs(model if isinstance(model, str) else str(find_model(model)), str(folder))
         self.drop = Drop(self, drop_folder, self.choose)
         self.about, self.cost = W.HTML(), W.HTML()
         super().__init__(
@@ -266,7 +266,7 @@ class VocoderPanel(TrainingPanel):
         if self.model is None: raise UserError('No model is chosen: enter its name, id or file.')
         if self.corpus is None: self.read()
         if self.corpus is None: raise UserError('There are no sounds to train on: enter a folder.')
-        self.model = load_model(self.model.path)
+        self.model = load_model(find_model(self.model))
         if self.model.vocoder_state and not resume and not force: return self._ask()
         self._withdraw()
         self.estimate = None   # it was of what was wanted before
@@ -275,7 +275,7 @@ class VocoderPanel(TrainingPanel):
     def open_model(self) -> None:
         "Play the model with its vocoder"
         if self.model is None: raise UserError('No model is chosen: enter its name, id or file.')
-        self.play_model(self.model.path)
+        self.play_model(find_model(self.model))
 
     def _ask(self):
         "Ask before a vocoder is replaced"
