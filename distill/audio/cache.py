@@ -15,7 +15,6 @@ __all__ = ['Facts', 'decode', 'store', 'load_facts', 'load_samples', 'Decoded', 
 # %% ../../nbs/115_audio.cache.ipynb #45483283
 import numpy as np
 import soundfile as sf
-import torch
 from numpy.typing import NDArray
 from .files import SAMPLE_RATE, peak_level, read_audio, read_tags, resample
 
