@@ -75,11 +75,12 @@ def craft(contents, card, **save_kw) -> bytes:
     recs = records(buf.getvalue())
     return rezip({**recs, f"{next(iter(recs)).split('/')[0]}/card.json": card if isinstance(card, bytes) else json.dumps(card).encode()})
 
-def put_card(folder, name, voc: VocoderInfo | None = None, **kw) -> Path:
+def put_card(folder, name, voc: VocoderInfo | None = None, settings=None, **kw) -> Path:
     "A model file without weights: enough for a catalog, and quick to write"
     meta = ModelMetadata(name, **kw)
+    card = make_card(meta, voc, dict(parameters=700, latent_dim=2), settings)
     path = Path(folder)/f'{meta.model_id}.distillgan'
     tmp = path.with_suffix('.part')
-    with zipfile.ZipFile(tmp, 'w') as z: z.writestr('archive/card.json', json.dumps(make_card(meta, voc, dict(parameters=700, latent_dim=2))))
+    with zipfile.ZipFile(tmp, 'w') as z: z.writestr('archive/card.json', json.dumps(card))
     os.replace(tmp, path)
     return path

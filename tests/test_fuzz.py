@@ -1,20 +1,23 @@
 """Files from strangers: at least 10,000 mutants of a model file, each loaded in this process.
 
-Every one either loads to a model that passes its own checks or raises `ModelFileError`. Meanwhile an audit hook (PEP 578) watches
-that no code runs and nothing is written, and each mutant's peak of memory and its time are measured.
+Every one either loads to a model that passes its own checks or raises `ModelFileError`. Meanwhile an audit hook
+(PEP 578) watches that no code runs and nothing is written, and each mutant's peak of memory and its time are measured.
 
     DISTILL_FUZZ=20 pytest tests/test_fuzz.py     twenty times as many
 """
-import copy, encodings.raw_unicode_escape, encodings.unicode_escape, io, json, os, pickle, random, sys, tarfile, time, warnings, zipfile
+import copy, encodings.raw_unicode_escape, encodings.unicode_escape, io, json, os, pickle, random, sys, tarfile, time
+import warnings, zipfile
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, Phase, given, settings, strategies as st
-from distill.library.card import ModelFileError
+from distill.library.card import ModelFileError, plain_settings
 from distill.library.catalog import ModelLibrary
-from distill.models.persistence import load_model, read_contents, verify_model
+from distill.models.contents import read_contents
+from distill.models.persistence import load_model, verify_model
 from little import craft, records, rezip, save, tiny, vocoder
 
 TIMES = float(os.environ.get('DISTILL_FUZZ', 1))
@@ -23,8 +26,10 @@ MEMORY, SECONDS = 200e6, 5.
 # --- a watcher: what happens while a file is loaded
 
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
-FORBIDDEN = ('os.', 'subprocess.', 'shutil.', 'socket.', 'ctypes.', 'urllib.', 'tempfile.', 'pty.', 'code.', 'webbrowser.', 'winreg.', 'sqlite3.', 'marshal.', 'syslog.', 'signal.', 'builtins.input')
-ALLOWED = ('os.listdir', 'os.scandir')
+FORBIDDEN = ('os.', 'subprocess.', 'shutil.', 'socket.', 'ctypes.', 'urllib.', 'tempfile.', 'pty.', 'code.',
+             'webbrowser.', 'winreg.', 'sqlite3.', 'marshal.', 'syslog.', 'signal.', 'builtins.input')
+ALLOWED = 'os.listdir', 'os.scandir'
+CODE = 'exec', 'compile', 'pickle.find_class'
 watching, seen = [], []
 
 TORCH = str(Path(torch.__file__).parent)
@@ -37,9 +42,13 @@ def _torch_imports_itself():
 
 def _hook(event, args):
     if not watching: return
-    if event == 'open' and (args[2] or 0) & WRITES or event in ('exec', 'compile', 'pickle.find_class') or event.startswith(FORBIDDEN) and event not in ALLOWED:
-        if event == 'marshal.loads' or event == 'exec' and getattr(args[0], 'co_filename', '').startswith(TORCH) or event in ('exec', 'compile') and _torch_imports_itself(): return
-        seen.append((event, str(args)[:200]))
+    writes = event == 'open' and (args[2] or 0) & WRITES
+    forbidden = event.startswith(FORBIDDEN) and event not in ALLOWED
+    if not (writes or event in CODE or forbidden): return
+    if event == 'marshal.loads': return
+    if event == 'exec' and getattr(args[0], 'co_filename', '').startswith(TORCH): return
+    if event in ('exec', 'compile') and _torch_imports_itself(): return
+    seen.append((event, str(args)[:200]))
 
 sys.addaudithook(_hook)
 
@@ -59,40 +68,48 @@ class Tally(dict):
         "Load one mutant and judge what happened"
         self.n += 1
         before = _peak(reset=True) if LINUX else 0
-        watching.append(1); t = time.perf_counter()
+        watching.append(1)
+        start = time.perf_counter()
         try:
             m = load_model(path)
             watching.clear()
-            assert m.model.decode(torch.zeros(1, m.model.cfg.latent, 2)).isfinite().all()
+            assert m.net.decode(torch.zeros(1, m.net.cfg.latent, 2)).isfinite().all()
             self.loaded += 1
-        except ModelFileError as e:
-            why = str(getattr(e, 'why', e))
-            assert str(path) in str(e) or 'v1 format' in str(e)
-            assert '\n' not in str(e) and len(str(e)) < 600
-            self[why[:24]] = self.get(why[:24], 0) + 1
+        except ModelFileError as e: self.refused(e, path)
         finally: watching.clear()
-        took, grown = time.perf_counter() - t, (_peak() - before if LINUX else 0)
+        took, grown = time.perf_counter() - start, (_peak() - before if LINUX else 0)
         self.worst_seconds, self.worst_memory = max(self.worst_seconds, took), max(self.worst_memory, grown)
         assert not seen, f'something ran or was written: {seen}'
         assert took < SECONDS, f'{took:.1f} s'
         assert grown < 4*size + MEMORY, f'{grown/1e6:.0f} MB for a file of {size/1e6:.1f} MB'
 
+    def refused(self, e, path):
+        "A refusal is one sentence that names the file"
+        why = str(getattr(e, 'why', e))
+        assert str(path) in str(e) or 'v1 format' in str(e)
+        assert '\n' not in str(e) and len(str(e)) < 600
+        self[why[:24]] = self.get(why[:24], 0) + 1
+
     def report(self, kind, note):
         common = ', '.join(f'{v}× {k}' for k, v in sorted(self.items(), key=lambda x: -x[1])[:4])
-        note('figure', f'fuzz, {kind}: {self.n} mutants, {self.loaded} loaded and sound, {self.n - self.loaded} refused, 0 else; worst {self.worst_seconds:.2f} s, {self.worst_memory/1e6:.0f} MB over before ({common})')
+        worst = f'{self.worst_seconds:.2f} s, {self.worst_memory/1e6:.0f} MB over before'
+        note('figure', f'fuzz, {kind}: {self.n} mutants, {self.loaded} loaded and sound, '
+                       f'{self.n - self.loaded} refused, 0 else; worst {worst} ({common})')
 
 @pytest.fixture(scope='module')
 def good(tmp_path_factory):
     "The bytes, contents and card of a file that loads, with everything a file can hold"
     from distill.latent.analysis import analyze
-    a = analyze(tiny(), [torch.randn(8, 60, generator=torch.Generator().manual_seed(i)) for i in range(3)], steps=2, most_axes=3, sliders=2)
-    a = replace(a, levels=1, flicker=torch.rand(len(a.states), 12))
-    f = save(tmp_path_factory.mktemp('good'), 'Good', tags=['a', 'b'], analysis=a, vocoder_state=vocoder(), extra=dict(mood='grey'))
+    mels = [torch.randn(8, 60, generator=torch.Generator().manual_seed(i)) for i in range(3)]
+    a = analyze(tiny(), mels, steps=2, most_axes=3, sliders=2)
+    a = replace(a, noise_residual=torch.rand(len(a.states), 12))
+    folder = tmp_path_factory.mktemp('good')
+    f = save(folder, 'Good', tags=['a', 'b'], analysis=a, vocoder_state=vocoder(), extra=dict(mood='grey'))
     d, card = read_contents(f)
     assert not verify_model(f)
-    for junk in (b'', b'PK', rezip({'archive/x': b''})):                       # what is imported on the first refusal is imported now
-        (f.parent/'junk').write_bytes(junk)
-        with pytest.raises(ModelFileError): load_model(f.parent/'junk')
+    for junk in (b'', b'PK', rezip({'archive/x': b''})):      # what is imported on the first refusal is imported now
+        (folder/'junk').write_bytes(junk)
+        with pytest.raises(ModelFileError): load_model(folder/'junk')
     for _ in range(2): load_model(f)
     return f.read_bytes(), d, card
 
@@ -133,30 +150,40 @@ def test_bytes(good, tmp_path, record_property):
 
 # --- the pickle, its checksum mended: what only a stranger with intent can send
 
+OPCODES = b'().012FIJKLMNQRSTUVX]abcdeghijlopqrstu}' + bytes(range(0x80, 0x99))
+INTEGERS = b'\xff\xff\xff\x7f', b'\0\0\0\x80', b'\0\0\0\0'
+PIECES = (b'(', b'0', b'}', b']', b')', b't', b'R', b'b', b'Q', b'q\0', b'h\0', b'r\xff\xff\xff\x7f',
+          b'j\xff\xff\xff\x7f', b'\x8b\xff\xff\xff\x7f', b'2'*50, b']'*3000, b'cos\nsystem\n', b'c__builtin__\neval\n')
+
 def pickle_mutant(pkl, r):
     b = bytearray(pkl)
     for _ in range(r.choice([1, 1, 1, 2, 3, 8])):
         i, how = r.randrange(len(b)), r.randrange(7)
         if how == 0: b[i] ^= 1 << r.randrange(8)
-        elif how == 1: b[i] = r.choice(b'().012FIJKLMNQRSTUVX]abcdeghijlopqrstu}\x80\x81\x82\x83\x84\x85\x86\x87\x88\x89\x8a\x8b\x8c\x8d\x8e\x8f\x90\x91\x92\x93\x94\x95\x96\x97\x98')
-        elif how == 2: b[i:i + 5] = b'J' + r.choice([b'\xff\xff\xff\x7f', b'\0\0\0\x80', b'\0\0\0\0', r.randbytes(4)])
-        elif how == 3: b[i:i] = r.choice([b'(', b'0', b'}', b']', b')', b't', b'R', b'b', b'Q', b'q\0', b'h\0', b'r\xff\xff\xff\x7f', b'j\xff\xff\xff\x7f', b'\x8b\xff\xff\xff\x7f', b'2'*50, b']'*3000, b'cos\nsystem\n', b'c__builtin__\neval\n'])
+        elif how == 1: b[i] = r.choice(OPCODES)
+        elif how == 2: b[i:i + 5] = b'J' + r.choice([*INTEGERS, r.randbytes(4)])
+        elif how == 3: b[i:i] = r.choice(PIECES)
         elif how == 4: del b[i:i + r.choice([1, 2, 10, 100])]
-        elif how == 5: b[i:i] = b[(k := r.randrange(len(b))):k + r.choice([2, 20, 200])]
+        elif how == 5:
+            k = r.randrange(len(b))
+            b[i:i] = b[k:k + r.choice([2, 20, 200])]
         else: b[i:i + 8] = b'G' + r.choice([b'\x7f\xf8' + bytes(6), b'\x7f\xf0' + bytes(6), r.randbytes(8)])
         if len(b) < 2: break
     return bytes(b)
 
+def number_mutant(pkl, r):
+    "Another number, in a place where a number stands: sizes, strides, offsets"
+    b = bytearray(pkl)
+    b[r.choice([i for i, c in enumerate(pkl) if c in b'JKM']) + 1] = r.randrange(256)
+    return bytes(b)
+
 def test_pickle(good, tmp_path, record_property):
     r, recs = random.Random(2), records(good[0])
-    numbers = [i for i, c in enumerate(recs['archive/data.pkl']) if c in b'JKM']
+    pkl = recs['archive/data.pkl']
     def mutants():
         for n in range(int(4500*TIMES)):
-            pkl = recs['archive/data.pkl']
-            if n % 3 == 0:                                # only numbers: sizes, strides, offsets
-                b = bytearray(pkl); i = r.choice(numbers); b[i + 1] = r.randrange(256); pkl = bytes(b)
-            else: pkl = pickle_mutant(pkl, r)
-            yield rezip(recs | {'archive/data.pkl': pkl})
+            mutant = pickle_mutant(pkl, r) if n % 3 else number_mutant(pkl, r)
+            yield rezip(recs | {'archive/data.pkl': mutant})
     run('pickles', mutants(), tmp_path, record_property)
 
 class Call:
@@ -164,102 +191,173 @@ class Call:
     def __init__(self, f, *args): self.f, self.args = f, args
     def __reduce__(self): return self.f, self.args
 
-def payloads(ran):
-    cmd = f'touch {ran}'
+def calls(ran):
+    "Pickles that run something"
     import builtins, codecs, functools as ft, importlib, operator, runpy, shutil, subprocess
-    yield from (Call(os.system, cmd), Call(eval, f'open({str(ran)!r}, "w")'), Call(exec, f'open({str(ran)!r}, "w")'), Call(subprocess.Popen, ['touch', str(ran)]), Call(open, str(ran), 'w'),
-                Call(os.mkdir, str(ran)), Call(shutil.copy, '/etc/hostname', str(ran)), Call(importlib.import_module, 'antigravity'), Call(runpy.run_path, str(ran)), Call(getattr, os, 'system'),
-                Call(torch.load, str(ran)), Call(torch.hub.load, 'x/y', 'z'), Call(torch.save, {}, str(ran)), Call(torch.jit.load, str(ran)), Call(pickle.loads, pickle.dumps(1)),
-                Call(ft.partial, os.system, cmd), Call(map, os.system, [cmd]), Call(operator.methodcaller, 'x'), Call(codecs.decode, 'x', 'rot13'), Call(np.load, str(ran)), Call(np.fromfile, str(ran)),
-                Call(np.memmap, str(ran)), Call(torch.tensor, [1]), Call(torch.zeros, 10**11), Call(torch.nn.Linear, 10**5, 10**5), Call(bytearray, 10**11), Call(range, 10**9), Call(builtins.__import__, 'this'),
-                Call(Call, print, 1), np.zeros(3), np.float64(1), Path('/etc'), {1, 2}, frozenset(), b'x', bytearray(9), 1j, range(3), slice(1), Ellipsis, torch.device('cpu'), torch.float32, torch.Size([1]),
-                torch.nn.Linear(1, 1), torch.nn.Parameter(torch.zeros(1)), torch.zeros(3).to_sparse(), torch.quantize_per_tensor(torch.zeros(3), .1, 0, torch.qint8), torch.zeros(3, dtype=torch.complex64),
-                torch.zeros(2, 3).t(), torch.zeros(9)[3:], torch.zeros(1).expand(10**12), torch.zeros(3, device='meta'), torch.zeros(3, requires_grad=True), object, os.system)
+    cmd, file = f'touch {ran}', str(ran)
+    yield from (Call(os.system, cmd), Call(eval, f'open({file!r}, "w")'), Call(exec, f'open({file!r}, "w")'))
+    yield from (Call(subprocess.Popen, ['touch', file]), Call(open, file, 'w'), Call(os.mkdir, file))
+    yield from (Call(shutil.copy, '/etc/hostname', file), Call(importlib.import_module, 'antigravity'))
+    yield from (Call(runpy.run_path, file), Call(getattr, os, 'system'), Call(torch.load, file))
+    yield from (Call(torch.hub.load, 'x/y', 'z'), Call(torch.save, {}, file), Call(torch.jit.load, file))
+    yield from (Call(pickle.loads, pickle.dumps(1)), Call(ft.partial, os.system, cmd), Call(map, os.system, [cmd]))
+    yield from (Call(operator.methodcaller, 'x'), Call(codecs.decode, 'x', 'rot13'), Call(np.load, file))
+    yield from (Call(np.fromfile, file), Call(np.memmap, file), Call(torch.tensor, [1]), Call(torch.zeros, 10**11))
+    yield from (Call(torch.nn.Linear, 10**5, 10**5), Call(bytearray, 10**11), Call(range, 10**9))
+    yield from (Call(builtins.__import__, 'this'), Call(Call, print, 1))
+
+def odd_values():
+    "What is not plain, or no honest tensor"
+    yield from (np.zeros(3), np.float64(1), Path('/etc'), {1, 2}, frozenset(), b'x', bytearray(9), 1j, range(3))
+    yield from (slice(1), Ellipsis, torch.device('cpu'), torch.float32, torch.Size([1]), torch.nn.Linear(1, 1))
+    yield from (object, os.system)
+    yield from (torch.nn.Parameter(torch.zeros(1)), torch.zeros(3).to_sparse(), torch.zeros(3, dtype=torch.complex64))
+    yield from (torch.quantize_per_tensor(torch.zeros(3), .1, 0, torch.qint8), torch.zeros(2, 3).t())
+    yield from (torch.zeros(9)[3:], torch.zeros(1).expand(10**12), torch.zeros(3, device='meta'))
+    yield torch.zeros(3, requires_grad=True)
+
+GLOBALS = [('os', 'system'), ('posix', 'system'), ('nt', 'system'), ('__builtin__', 'eval'), ('builtins', 'exec'),
+           ('subprocess', 'getoutput'), ('torch', 'load'), ('torch.serialization', '_load'),
+           ('torch._utils', '_rebuild_tensor_v3'), ('torch._utils', '_rebuild_parameter'),
+           ('torch', 'FloatStorage\x00'), ('collections', 'Counter'), ('torch.distributions', 'x'), ('_io', 'open'),
+           ('numpy.core.multiarray', '_reconstruct')]
 
 def raw_pickles(ran):
     "Pickles written by hand"
-    cmd = f'touch {ran}'.encode()
-    for mod, name in [('os', 'system'), ('posix', 'system'), ('nt', 'system'), ('__builtin__', 'eval'), ('builtins', 'exec'), ('subprocess', 'getoutput'), ('torch', 'load'), ('torch.serialization', '_load'),
-                      ('torch._utils', '_rebuild_tensor_v3'), ('torch._utils', '_rebuild_parameter'), ('torch', 'FloatStorage\x00'), ('collections', 'Counter'), ('torch.distributions', 'x'), ('_io', 'open'), ('numpy.core.multiarray', '_reconstruct')]:
-        text = b"S'" + cmd + b"'\n"
-        yield b'\x80\x02c' + f'{mod}\n{name}\n'.encode() + b'(' + text + b'tR.'
-        yield b'\x80\x04\x8c' + bytes([len(mod)]) + mod.encode() + b'\x8c' + bytes([len(name)]) + name.encode() + b'\x93(' + text + b'tR.'
-        yield b'(' + text + b'i' + f'{mod}\n{name}\n'.encode() + b'.'
-    yield from (b'\x80\x02]' + b']a'*500_000 + b'.', b'\x80\x02' + b'('*900_000 + b'.', b'\x80\x02]' + b'q\0h\0a'*200_000 + b'.', b'\x80\x02}r\xff\xff\xff\xff.', b'\x80\x05\x95' + b'\xff'*8, b'\x80\x02\x8d' + b'\xff'*8,
-                b'\x80\x02X\xff\xff\xff\x7f', b'\x80\x02T\xff\xff\xff\x7f', b'\x80\x02B\xff\xff\xff\xff', b'\x80\x02\x8b\xff\xff\xff\x7f', b'I' + b'9'*1_000_000 + b'\n.', b'L' + b'9'*1_000_000 + b'L\n.', b'c' + b'a'*1_000_000, b'',
-                b'.', b'\x80\x02N.', b'\x80\x02.', b'\x80\x02N.' + b'cos\nsystem\n', b'\x80\x02P0\n.', b'\x80\x02\x82\x01.', b'\x80\x02K\x01Q.', b'\x80\x02X\7\0\0\0storageQ.')
+    text = b"S'" + f'touch {ran}'.encode() + b"'\n"
+    for mod, name in GLOBALS:
+        m, n = mod.encode(), name.encode()
+        yield b'\x80\x02c' + m + b'\n' + n + b'\n(' + text + b'tR.'
+        yield b'\x80\x04\x8c' + bytes([len(m)]) + m + b'\x8c' + bytes([len(n)]) + n + b'\x93(' + text + b'tR.'
+        yield b'(' + text + b'i' + m + b'\n' + n + b'\n.'
+    many = 1_000_000
+    yield from (b'\x80\x02]' + b']a'*(many//2) + b'.', b'\x80\x02' + b'('*900_000 + b'.')
+    yield from (b'\x80\x02]' + b'q\0h\0a'*200_000 + b'.', b'\x80\x02}r\xff\xff\xff\xff.', b'\x80\x05\x95' + b'\xff'*8)
+    yield from (b'\x80\x02\x8d' + b'\xff'*8, b'\x80\x02X\xff\xff\xff\x7f', b'\x80\x02T\xff\xff\xff\x7f')
+    yield from (b'\x80\x02B\xff\xff\xff\xff', b'\x80\x02\x8b\xff\xff\xff\x7f', b'I' + b'9'*many + b'\n.')
+    yield from (b'L' + b'9'*many + b'L\n.', b'c' + b'a'*many, b'', b'.', b'\x80\x02N.', b'\x80\x02.')
+    yield from (b'\x80\x02N.' + b'cos\nsystem\n', b'\x80\x02P0\n.', b'\x80\x02\x82\x01.', b'\x80\x02K\x01Q.')
+    yield b'\x80\x02X\7\0\0\0storageQ.'
+
+def with_payload(d, where, payload):
+    "Contents that hold it in one place"
+    if where == 'whole': return payload
+    c = copy.deepcopy(d)
+    if where == 'weight': c['model_state_dict']['encoder.0.bias'] = payload
+    elif where == 'deep': c['training_config']['x'] = [[{'y': payload}]]
+    else: c[where] = payload
+    return c
+
+UNWRITABLE = NotImplementedError, TypeError, AttributeError, RuntimeError, pickle.PicklingError
 
 def test_payloads(good, tmp_path, record_property):
     raw, d, card = good
-    ran, box = tmp_path/'ran', tmp_path/'box'
+    ran, box, recs = tmp_path/'ran', tmp_path/'box', records(raw)
     box.mkdir()
-    recs = records(raw)
     def mutants():
-        for p in payloads(ran):
+        for p in (*calls(ran), *odd_values()):
             for where in ('whole', 'format', 'metadata', 'weight', 'deep'):
-                c = copy.deepcopy(d)
-                if where == 'whole': c = p
-                elif where == 'weight': c['model_state_dict']['encoder.0.bias'] = p
-                elif where == 'deep': c['training_config']['x'] = [[{'y': p}]]
-                else: c[where] = p
-                for legacy in (False, True):
-                    try: yield craft(c, card, _use_new_zipfile_serialization=not legacy)
-                    except (NotImplementedError, TypeError, AttributeError, RuntimeError, pickle.PicklingError): pass       # cannot be written at all
-            try: yield pickle.dumps(p)
-            except (TypeError, AttributeError, RuntimeError): pass
-        for p in raw_pickles(ran): yield p; yield rezip(recs | {'archive/data.pkl': p})
+                c = with_payload(d, where, p)
+                for zipped in (True, False):
+                    with suppress(*UNWRITABLE): yield craft(c, card, _use_new_zipfile_serialization=zipped)
+            with suppress(*UNWRITABLE): yield pickle.dumps(p)
+        for p in raw_pickles(ran):
+            yield p
+            yield rezip(recs | {'archive/data.pkl': p})
         yield from legacy_files(d)
     run('payloads', mutants(), box, record_property)
     assert not ran.exists()
 
 def legacy_files(d):
-    buf = io.BytesIO()
-    with tarfile.open(fileobj=buf, mode='w') as t:
-        for name in ('sys_info', 'pickle', 'storages', 'tensors'):
-            data = pickle.dumps({})
-            info = tarfile.TarInfo(name); info.size = len(data)
-            t.addfile(info, io.BytesIO(data))
-    yield buf.getvalue()
-    buf = io.BytesIO(); torch.save(d, buf, _use_new_zipfile_serialization=False); yield buf.getvalue()
+    "Files of torch's older formats, of NumPy and of TorchScript"
+    def written(write):
+        buf = io.BytesIO()
+        write(buf)
+        return buf.getvalue()
+    def tar(buf):
+        with tarfile.open(fileobj=buf, mode='w') as t:
+            for name in ('sys_info', 'pickle', 'storages', 'tensors'):
+                data = pickle.dumps({})
+                info = tarfile.TarInfo(name)
+                info.size = len(data)
+                t.addfile(info, io.BytesIO(data))
+    yield written(tar)
+    yield written(lambda buf: torch.save(d, buf, _use_new_zipfile_serialization=False))
     for proto in range(6): yield pickle.dumps(dict(format='distillgan_model', version=1), protocol=proto)
-    buf = io.BytesIO(); np.savez(buf, a=np.zeros(3)); yield buf.getvalue()
-    buf = io.BytesIO(); torch.jit.save(torch.jit.script(torch.nn.Linear(1, 1)), buf); yield buf.getvalue()
-    buf = io.BytesIO(); torch.save(d, buf); yield buf.getvalue()          # ours, but without a card
+    yield written(lambda buf: np.savez(buf, a=np.zeros(3)))
+    yield written(lambda buf: torch.jit.save(torch.jit.script(torch.nn.Linear(1, 1)), buf))
+    yield written(lambda buf: torch.save(d, buf))             # ours, but without a card
 
 # --- the zip
 
-def zip_mutants(raw, card, r):
-    recs = records(raw)
-    items = list(recs.items())
-    yield rezip(items + items)                                                        # everything twice
+EXTRAS = ('/etc/passwd', '../../evil', 'archive/constants.pkl', 'archive/code/__torch__.py', 'x', 'archive/',
+          'archive/data/999', 'archive//data.pkl', './archive/data.pkl', 'archive/data.pkl ', 'a'*60_000)
+
+def other_names(name):
+    "A record's name, so that it means another place"
+    yield from (f'/{name}', f'../{name}', f'archive/../{name}', name.replace('/', '\\'), f'other/{name}', name + '/')
+    yield from (name.upper(), name + '\0x', 'C:' + name, name.replace('archive', 'ärchiv'))
+
+def record_mutants(items):
+    "Records missing, twice, renamed, cut, or where none belongs"
+    recs = dict(items)
+    yield rezip(items + items)
     for name, data in items:
-        yield rezip(items + [(name, data)]); yield rezip([(name, b'')] + items)       # one name twice
-        yield rezip({k: v for k, v in items if k != name})                            # one missing
-        yield rezip(recs | {name: b''}); yield rezip(recs | {name: data[:-1]}); yield rezip(recs | {name: data + b'x'})
-        for new in (f'/{name}', f'../{name}', f'archive/../{name}', name.replace('/', '\\'), f'other/{name}', name + '/', name.upper(), name + '\0x', 'C:' + name, name.replace('archive', 'ärchiv')):
-            yield rezip([(new if k == name else k, v) for k, v in items])
-    for extra in ('/etc/passwd', '../../evil', 'archive/constants.pkl', 'archive/code/__torch__.py', 'x', 'archive/', 'archive/data/999', 'archive//data.pkl', './archive/data.pkl', 'archive/data.pkl ', 'a'*60_000):
-        yield rezip(items + [(extra, b'x')]); yield rezip([(extra, b'x')] + items)
-    for how in (zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA): yield rezip(recs, compression=how)
-    for name in recs:
-        yield bomb(recs, name, 50_000_000)
-        for field, width in ((6, 2), (8, 2), (10, 4), (16, 4), (20, 4), (24, 4), (28, 2), (30, 2), (32, 2), (42, 4)):      # fields of its line in the directory
-            b = bytearray(raw); at = raw.rindex(name.encode()) - 46
-            for v in (0, 1, 0xff, (1 << 8*width) - 1, (1 << 8*width - 1) - 1): b[at + field:at + field + width] = v.to_bytes(width, 'little'); yield bytes(b)
+        yield rezip(items + [(name, data)])
+        yield rezip([(name, b'')] + items)
+        yield rezip({k: v for k, v in items if k != name})
+        for other in (b'', data[:-1], data + b'x'): yield rezip(recs | {name: other})
+        for new in other_names(name): yield rezip([(new if k == name else k, v) for k, v in items])
+    for extra in EXTRAS:
+        yield rezip(items + [(extra, b'x')])
+        yield rezip([(extra, b'x')] + items)
     for n in (20_001, 60_000): yield rezip([(f'archive/data/{i}', b'') for i in range(n)])
     yield many(1_000_000)
-    for tail in (b'x', b'\0'*22, raw[-22:], raw[-80:], raw): yield raw + tail; yield tail + raw
-    for _ in range(50): b = bytearray(raw); i = len(raw) - 1 - r.randrange(22); b[i] = r.randrange(256); yield bytes(b)      # the zip's last words
+
+FIELDS = (6, 2), (8, 2), (10, 4), (16, 4), (20, 4), (24, 4), (28, 2), (30, 2), (32, 2), (42, 4)   # offset, width
+
+def directory_mutants(raw, names):
+    "One field of one line of the zip's directory, changed"
+    for name in names:
+        line = raw.rindex(name.encode()) - 46
+        for field, width in FIELDS:
+            b, at = bytearray(raw), line + field
+            for v in (0, 1, 0xff, (1 << 8*width) - 1, (1 << 8*width - 1) - 1):
+                b[at:at + width] = v.to_bytes(width, 'little')
+                yield bytes(b)
+
+def end_mutants(raw, r):
+    "Something before or after the zip, and its last words changed"
+    for more in (b'x', b'\0'*22, raw[-22:], raw[-80:], raw):
+        yield raw + more
+        yield more + raw
+    for _ in range(50):
+        b = bytearray(raw)
+        b[len(raw) - 1 - r.randrange(22)] = r.randrange(256)
+        yield bytes(b)
     buf = io.BytesIO(raw)
     with zipfile.ZipFile(buf, 'a') as z: z.comment = b'hello'
     yield buf.getvalue()
-    for c in (b'', b'{}', b'[]', b'null', b'\xff', b'{"format": "distillgan_model"}', b'['*500_000, b'{"a":'*200_000, b'1'*500_000, b'"' + b'\\u0000'*100_000 + b'"', b' '*(1 << 20), json.dumps(card).encode()*2): yield rezip(recs | {'archive/card.json': c})
+
+CARDS = (b'', b'{}', b'[]', b'null', b'\xff', b'{"format": "distillgan_model"}', b'['*500_000, b'{"a":'*200_000,
+         b'1'*500_000, b'"' + b'\\u0000'*100_000 + b'"', b' '*(1 << 20))
+
+def zip_mutants(raw, card, r):
+    recs = records(raw)
+    yield from record_mutants(list(recs.items()))
+    for how in (zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA): yield rezip(recs, compression=how)
+    for name in recs: yield bomb(recs, name, 50_000_000)
+    yield from directory_mutants(raw, recs)
+    yield from end_mutants(raw, r)
+    for c in (*CARDS, json.dumps(card).encode()*2): yield rezip(recs | {'archive/card.json': c})
 
 def bomb(recs, name, size):
     "One record swells when it is read"
     buf = io.BytesIO()
     with zipfile.ZipFile(buf, 'w') as z:
-        for k, v in recs.items(): z.writestr(k, bytes(size) if k == name else v, compress_type=zipfile.ZIP_DEFLATED if k == name else None)
+        for k, v in recs.items():
+            if k == name: z.writestr(k, bytes(size), compress_type=zipfile.ZIP_DEFLATED)
+            else: z.writestr(k, v)
     return buf.getvalue()
 
 def many(n):
@@ -267,23 +365,29 @@ def many(n):
     local = b'PK\3\4' + bytes(22) + b'\x0b\0\0\0' + b'archive/x/y'
     line = b'PK\1\2' + bytes(24) + b'\x0b\0' + bytes(16) + b'archive/x/y'
     head = line*n
-    return local + head + b'PK\5\6' + bytes(4) + b'\xe8\3\xe8\3' + len(head).to_bytes(4, 'little') + len(local).to_bytes(4, 'little') + bytes(2)
+    sizes = len(head).to_bytes(4, 'little') + len(local).to_bytes(4, 'little')
+    return local + head + b'PK\5\6' + bytes(4) + b'\xe8\3\xe8\3' + sizes + bytes(2)
 
 def test_zip(good, tmp_path, record_property):
     def mutants():
-        for i in range(max(1, round(TIMES))):
-            yield from zip_mutants(good[0], good[2], random.Random(i))
+        for i in range(max(1, round(TIMES))): yield from zip_mutants(good[0], good[2], random.Random(i))
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
         run('zips', mutants(), tmp_path, record_property)
 
 # --- the contents: property-based
 
-plain = st.recursive(st.none() | st.booleans() | st.integers(-2**70, 2**70) | st.floats() | st.text(max_size=20) | st.sampled_from([10**9, -1, 0, 2**31, 4096, 65536, 'x'*3000]),
-                     lambda x: st.lists(x, max_size=4) | st.dictionaries(st.text(max_size=8) | st.integers(0, 9), x, max_size=4) | st.tuples(x, x), max_leaves=8)
-dtypes = st.sampled_from([torch.float32, torch.float16, torch.bfloat16, torch.float64, torch.int64, torch.int8, torch.uint8, torch.bool])
+BIG = [10**9, -1, 0, 2**31, 4096, 65536, 'x'*3000]
+numbers = st.integers(-2**70, 2**70) | st.floats()
+scalars = st.none() | st.booleans() | numbers | st.text(max_size=20) | st.sampled_from(BIG)
+keys = st.text(max_size=8) | st.integers(0, 9)
+def containers(x): return st.lists(x, max_size=4) | st.dictionaries(keys, x, max_size=4) | st.tuples(x, x)
+plain = st.recursive(scalars, containers, max_leaves=8)
+dtypes = st.sampled_from([torch.float32, torch.float16, torch.bfloat16, torch.float64, torch.int64, torch.int8,
+                          torch.uint8, torch.bool])
 shapes = st.lists(st.sampled_from([0, 1, 2, 3, 4, 8, 300]), max_size=4).filter(lambda s: np.prod(s) < 1e6)
-tensors = st.builds(lambda s, dt, v: torch.full(s, v, dtype=torch.float64).to(dt), shapes, dtypes, st.sampled_from([0., 1., -1., 1e30, float('nan'), float('inf'), -float('inf')]))
+fillings = st.sampled_from([0., 1., -1., 1e30, float('nan'), float('inf'), -float('inf')])
+tensors = st.builds(lambda s, dt, v: torch.full(s, v, dtype=torch.float64).to(dt), shapes, dtypes, fillings)
 
 def leaves(d, path=()):
     "Every place in a tree"
@@ -297,25 +401,33 @@ def change(d, where, how, v):
         try: d = d[k]
         except (KeyError, IndexError, TypeError): return
     if not isinstance(d, (dict, list)): return
-    try:
+    with suppress(KeyError, IndexError, TypeError):
         if how == 'drop': del d[where[-1]]
         elif how == 'add' and isinstance(d, dict): d[str(v)[:20]] = v
         else: d[where[-1]] = v
-    except (KeyError, IndexError, TypeError): pass
+
+def with_settings(card, d):
+    "The card with the settings that these contents have, so that more than the card is wrong with them"
+    groups = dict(training=d.get('training_config'), model=d.get('model_config'), mel=d.get('spectrogram_config'))
+    return card | dict(settings=plain_settings(**{k: v for k, v in groups.items() if isinstance(v, dict)}))
 
 def test_contents(good, tmp_path, record_property):
     raw, d, card = good
     tally, f = Tally(), tmp_path/'mutant.distillgan'
     places = sorted(leaves(d), key=lambda p: (len(p), str(p)))
     spots = st.sampled_from([p for p in places if p[0] != 'model_state_dict']) | st.sampled_from(places)
+    ways = st.sampled_from(['set', 'set', 'set', 'drop', 'add'])
+    several = st.lists(st.tuples(spots, ways, plain | tensors), min_size=1, max_size=3)
 
-    @settings(max_examples=int(1500*TIMES), deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck), phases=[Phase.generate])
-    @given(changes=st.lists(st.tuples(spots, st.sampled_from(['set', 'set', 'set', 'drop', 'add']), plain | tensors), min_size=1, max_size=3), card_too=st.booleans(), extra=plain)
+    @settings(max_examples=int(1500*TIMES), deadline=None, database=None, derandomize=True,
+              suppress_health_check=list(HealthCheck), phases=[Phase.generate])
+    @given(changes=several, card_too=st.booleans(), extra=plain)
     def attempt(changes, card_too, extra):
         c, k = copy.deepcopy(d), copy.deepcopy(card)
         for where, how, v in changes:
             change(c, where, how, v)
             if card_too and where[0] == 'metadata': change(k, where, how, extra if isinstance(v, torch.Tensor) else v)
+        if card_too: k = with_settings(k, c)
         try: data = craft(c, json.dumps(k).encode())
         except (TypeError, ValueError, OverflowError): data = craft(c, card)
         f.write_bytes(data)
@@ -325,32 +437,42 @@ def test_contents(good, tmp_path, record_property):
     tally.report('contents', record_property)
     assert tally.loaded and os.listdir(tmp_path) == ['mutant.distillgan']
 
+NUMBERS = (0, -1, 1, 2, 3, 7, 255, 256, 4096, 65536, 10**9, 2**31, 2**62, .5, 1e300, float('nan'), float('inf'), True,
+           None, '8', [], [8], (1.,)*8, (1.,)*4096, {})
+
 def test_settings(good, tmp_path, record_property):
     "Configurations that announce what is not there: each number of each, by itself"
     raw, d, card = good
+    def mutant(**parts):
+        c = copy.deepcopy(d)
+        for part, values in parts.items(): c[part] |= values
+        return craft(c, with_settings(card, c))
     def mutants():
         for part in ('model_config', 'spectrogram_config'):
             for k in d[part]:
-                for v in (0, -1, 1, 2, 3, 7, 255, 256, 4096, 65536, 10**9, 2**31, 2**62, .5, 1e300, float('nan'), float('inf'), True, None, '8', [], [8], (1.,)*8, (1.,)*4096, {}):
-                    c = copy.deepcopy(d); c[part][k] = v; yield craft(c, card)
+                for v in NUMBERS: yield mutant(**{part: {k: v}})
         for n_mels in (8, 256, 1024, 4096):
             for n_fft in (64, 4096, 65536):
-                c = copy.deepcopy(d); c['spectrogram_config'] |= dict(n_mels=n_mels, n_fft=n_fft); c['model_config'] |= dict(n_mels=n_mels, mean=(), std=()); yield craft(c, card)
+                mel, net = dict(n_mels=n_mels, n_fft=n_fft), dict(n_mels=n_mels, mean=(), std=())
+                yield mutant(spectrogram_config=mel, model_config=net)
         for channels in (4096, 512):
             for stages in (8, 1):
-                for k in (63, 3): c = copy.deepcopy(d); c['model_config'] |= dict(channels=channels, stages=stages, kernel=k); yield craft(c, card)
+                for kernel in (63, 3): yield mutant(model_config=dict(channels=channels, stages=stages, kernel=kernel))
     run('settings', mutants(), tmp_path, record_property)
 
 # --- the catalog reads the same files, and must not stumble either
 
 def test_catalog(good, tmp_path, record_property):
-    r, n = random.Random(3), 0
-    for i in range(int(300*TIMES)): (tmp_path/f'b{i}.distillgan').write_bytes(bytes_mutant(good[0], r)); n += 1
+    r = random.Random(3)
+    mutants = [bytes_mutant(good[0], r) for _ in range(int(300*TIMES))]
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
-        for i, data in enumerate(zip_mutants(good[0], good[2], r)):
-            if i % 4 == 0 and len(data) < 1e6: (tmp_path/f'z{i}.distillgan').write_bytes(data); n += 1
-    t = time.perf_counter()
+        zips = enumerate(zip_mutants(good[0], good[2], r))
+        mutants += [data for i, data in zips if i % 4 == 0 and len(data) < 1e6]
+    for i, data in enumerate(mutants): (tmp_path/f'{i}.distillgan').write_bytes(data)
+    start = time.perf_counter()
     lib = ModelLibrary(tmp_path)
-    assert len(lib) + len(lib.unreadable) == n and lib.repair_index().unreadable == lib.unreadable and len(lib.df()) == len(lib)
-    record_property('figure', f'fuzz, catalog: {n} mutants in one library, {len(lib)} listed, {len(lib.unreadable)} reported, twice in {time.perf_counter() - t:.1f} s')
+    assert len(lib) + len(lib.unreadable) == len(mutants)
+    assert lib.repair_index().unreadable == lib.unreadable and len(lib.df(settings=True)) == len(lib)
+    record_property('figure', f'fuzz, catalog: {len(mutants)} mutants in one library, {len(lib)} listed, '
+                              f'{len(lib.unreadable)} reported, twice in {time.perf_counter() - start:.1f} s')
