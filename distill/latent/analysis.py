@@ -463,7 +463,8 @@ def analyze(
     found = Sliders(Slider(f'other {i + 1}', i, (variance[i]/total).item(), slider_values(states[:, i], weight))
                     for i in range(sliders))
     start, after = _order(states, counts, [_is_cut_off(m) for m in mels])
-    return LatentAnalysis(steps, mean, axes[:k]*sign[:, None], std, states, start, after, silence, found,
+    axes = (axes[:k]*sign[:, None]).contiguous()           # as it is when loaded: the same bits in every product
+    return LatentAnalysis(steps, mean, axes, std, states, start, after, silence, found,
                           cfg.n_levels, _noise_scale(states, counts))
 
 # %% ../../nbs/505_latent.analysis.ipynb #abd0f716
