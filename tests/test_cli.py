@@ -248,6 +248,33 @@ def test_same_samples_from_command_and_python(place, tmp_path):
     assert take['vocoder'] == 'base' and take['seed'] == 3 and take['seconds'] == .5
 
 
+def test_a_model_is_edited(place, tmp_path):
+    "Its name, tags, description and the names of its sliders; it sounds as before"
+    _, made = place
+    shutil.copy(made.path, tmp_path/'copy.distillgan')
+    slider = load_model(made.path).sliders[0].name
+    options = '--name', 'drizzle', '--tag', 'wet', '--tag', 'field', '--description', 'on tin', '--models-dir', tmp_path
+    r = call('model', 'edit', 'little', *options, '--rename-slider', f'{slider}=glow', '--json')
+    assert r.returncode == 0, r.stderr
+    entry = json.loads(r.stdout)
+    assert (entry['name'], entry['tags'], entry['description']) == ('drizzle', ['wet', 'field'], 'on tin')
+    before = generate(made.path, {slider: 5}, seconds=.3).samples
+    assert (generate(tmp_path/'copy.distillgan', dict(glow=5), seconds=.3).samples == before).all()
+    r = call('model', 'edit', 'drizzle', '--tag', '', '--description', '', '--models-dir', tmp_path, '--json')
+    assert (json.loads(r.stdout)['tags'], json.loads(r.stdout)['description']) == ([], '')
+
+
+@pytest.mark.parametrize('args, words', [
+    ([], ['--name', '--rename-slider']), (['--rename-slider', 'glow'], ['glow', 'OLD=NEW']),
+    (['--rename-slider', 'sparkle=glow'], ['sparkle']), (['--name', ''], ['name']),
+], ids=lambda v: ' '.join(v))
+def test_edits_that_cannot_be(place, args, words):
+    _, made = place
+    before = made.path.read_bytes()
+    one_sentence(call('model', 'edit', made.path, *args), *words)
+    assert made.path.read_bytes() == before
+
+
 # --- what the commands say of themselves
 
 def commands():
