@@ -1,8 +1,9 @@
 "What a user's type checker sees, in the wheel and in an editable install: whole classes, explicit exports, no Any."
-import re, shutil, subprocess, sys
+import re, shutil, subprocess, sys, venv
 from pathlib import Path
 import pytest
-from test_wheel import place, wheel  # noqa: F401 (fixtures)
+import torch
+from test_wheel import wheel  # noqa: F401 (a fixture)
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -52,10 +53,21 @@ WRONG = {
 HEAD = 'from distill import Corpus, ModelLibrary, Recipe, generate, load_model\n'
 
 
+def test_the_package_has_no_type_errors():
+    r = subprocess.run([sys.executable, '-m', 'mypy'], cwd=ROOT, capture_output=True, text=True)
+    assert r.returncode == 0, r.stdout + r.stderr
+
+
 @pytest.fixture(scope='module')
-def installed(place):
-    "The Python of an environment that has the wheel"
-    return Path(place('python', '-c', 'import sys; print(sys.executable)').stdout.strip())
+def installed(wheel, tmp_path_factory):
+    "The Python of an environment that has the wheel, and all else from the environment that runs the tests"
+    env = tmp_path_factory.mktemp('installed')/'env'
+    venv.create(env, with_pip=False)
+    pip = [sys.executable, '-m', 'pip', '-q', '--python', env/'bin'/'python', 'install', '--no-deps', '--no-index']
+    subprocess.run([*pip, wheel], check=True, capture_output=True)
+    site = next(env.glob('lib/python*/site-packages'))
+    (site/'others.pth').write_text(str(Path(torch.__file__).parent.parent))
+    return env/'bin'/'python'
 
 
 def mypy(python, *files):
@@ -69,7 +81,7 @@ CHECKERS = [mypy, pytest.param(pyright, marks=needs_node)]
 
 
 @pytest.mark.parametrize('checker', CHECKERS, ids=['mypy', 'pyright'])
-@pytest.mark.parametrize('how', ['wheel', 'editable'])
+@pytest.mark.parametrize('how', ['editable', 'wheel'])
 def test_a_users_script_is_understood(how, checker, request, tmp_path):
     "A script that uses the library as it should be used has no errors, and each wrong use has one, at its line"
     python = Path(sys.executable) if how == 'editable' else request.getfixturevalue('installed')
@@ -78,10 +90,5 @@ def test_a_users_script_is_understood(how, checker, request, tmp_path):
     r = subprocess.run(checker(python, 'right.py', 'wrong.py'), cwd=tmp_path, capture_output=True, text=True)
     errors = re.findall(r'(\w+)\.py:(\d+):.*error.*', r.stdout)
     assert errors == [('wrong', str(line)) for line in range(2, 2 + len(WRONG))], r.stdout + r.stderr
-    kinds = re.findall(r'wrong\.py:.*error.*', r.stdout)
-    for found, kind in zip(kinds, WRONG.values()): assert re.search(kind, found)
-
-
-def test_the_package_has_no_type_errors():
-    r = subprocess.run([sys.executable, '-m', 'mypy'], cwd=ROOT, capture_output=True, text=True)
-    assert r.returncode == 0, r.stdout + r.stderr
+    found = re.split(r'wrong\.py:\d+:', r.stdout.replace('wrong.py:3: note', ''))[1:]
+    for text, kind in zip(found, WRONG.values()): assert re.search(kind, text)
