@@ -218,7 +218,7 @@ def models_folder(
     Parameters
     ----------
     given : str | os.PathLike[str] | None
-        the folder to use; None: `DISTILL_MODELS`, or else the user's data folder
+        the folder; None: `DISTILL_MODELS`, or the user's data folder
     """
     if given is not None: return named_folder(given, 'a folder of models')
     named = os.environ.get('DISTILL_MODELS')

@@ -442,7 +442,7 @@ def why_unusable(
     str
         '' if it can be used
     """
-    if seconds < MIN_SECONDS: return f'shorter than {1000*MIN_SECONDS:.0f} ms ({1000*seconds:.0f} ms)'
+    if seconds < MIN_SECONDS: return f'too short: {1000*seconds:.0f} ms, at least {1000*MIN_SECONDS:.0f} ms are needed'
     if loudest <= -200: return 'silent: all its samples are 0'
     if loudest < SILENT: return f'silent: its peak is {loudest:.0f} dBFS, below {SILENT:.0f}'
     if peak < max(SILENT, loudest - 40): return 'its channels cancel each other when they are added: invert one of them'
