@@ -313,7 +313,7 @@ class VocoderPanel(TrainingPanel):
         just_trained = work and work.state in ('running', 'done')
         self.about.value = f'<div>{dim(model.vocoder().why)}</div>' if model and not just_trained else ''
         self.cost.value = f'<div class="distill-cost">{html.escape(self._cost_text())}</div>'
-        if work: self.progress.show_status(status_text(work, work.result.why if work.result else ''))
+        if work: self.progress.show_status(status_text(work, work.result.vocoder().why if work.result else ''))
         else: self.progress.show_status('A vocoder training of this model is unfinished.' if waiting else '')
         if work and work.plan and work.records: self.progress.show_steps(work.records[-1]['step'], work.plan.steps)
 
