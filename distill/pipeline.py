@@ -105,25 +105,25 @@ def train_model(
     corpus : Corpus | str | Path
         a folder of sounds
     name : str
-        what to call the model
+        name of the model
     models_dir : str | Path | None
         the library's folder; None: `DISTILL_MODELS`, else the user's data folder
     steps : int | None
-        optimizer steps; None: what the corpus calls for
+        optimizer steps; None: as many as the corpus needs
     minutes : float | None
-        of training, at most
+        minutes of training, at most
     seed : int
-        of weights, crops and held-out files
+        random seed of weights, crops and held-out files
     device : str
-        'auto', 'cpu', 'cuda' …
+        device to train on: 'auto', 'cpu', 'cuda' or 'mps'
     resume : bool
-        go on with the unfinished training of that name
+        continue the unfinished training of this name
     preset : str
-        of settings: 'conservative', 'balanced', 'aggressive', or 'auto', by the corpus
+        settings: 'conservative', 'balanced', 'aggressive', or 'auto', by the corpus
     progress : Callable[[Record], None] | None
         called with the record of every epoch
     preview_interval : int
-        epochs between two previews, sounds kept in the library; 0: none
+        epochs between previews, which are kept in the library; 0: no previews
     stop : Callable[[], bool] | None
         asked before every step; True ends training, and it can be resumed
     cfg : TrainConfig | None
@@ -276,29 +276,29 @@ def bundle_vocoder(
     corpus : Corpus | str | Path
         a folder of sounds
     type : str
-        'fourier' (minutes on a processor) or 'hifigan_v2' (hours on a graphics card)
+        'fourier' (minutes on a CPU) or 'hifigan_v2' (hours on a GPU)
     steps : int | None
         optimizer steps; None: 600 for 'fourier', 20,000 for 'hifigan_v2'
     minutes : float | None
-        of training, at most
+        minutes of training, at most
     epochs : int | None
-        of 50 steps, in place of `steps`
+        epochs of 50 steps, instead of `steps`
     lr : float
         learning rate
     batch_size : int
-        crops a step
+        crops per step
     discriminators : str | None
         'none', 'small' or 'full'; None: none for 'fourier', for 'hifigan_v2' by device
     checkpoint_interval : int
-        epochs between two writings of the file
+        epochs between two writes of the file
     resume : bool
-        go on with the unfinished training in the file, by the settings it has
+        continue the unfinished training in the file, with the settings it has
     force : bool
-        replace a vocoder the model already has
+        replace a vocoder that the model already has
     device : str
-        'auto', 'cpu', 'cuda' …
+        device to train on: 'auto', 'cpu', 'cuda' or 'mps'
     seed : int
-        of weights, crops and phases
+        random seed of weights, crops and phases
     models_dir : str | Path | None
         the library's folder; None: `DISTILL_MODELS`, else the user's data folder
     plan : Callable[[Plan], None] | None
@@ -308,13 +308,13 @@ def bundle_vocoder(
     preview : Callable[[Tensor, Tensor], None] | None
         called every epoch with a held-out sound and its copy
     preview_interval : int
-        epochs between two previews, sounds kept in the library; 0: none
+        epochs between previews, which are kept in the library; 0: no previews
     stop : Callable[[], bool] | None
         asked before every step; True ends training, and it can be resumed
     start : ModelRef | dict[str, Any] | None
         a model whose vocoder to begin with, or the state of one
     bf16 : bool
-        let discriminators convolve in bfloat16; on a graphics card only
+        use bfloat16 for the discriminators' convolutions; on a GPU only
 
     Returns
     -------

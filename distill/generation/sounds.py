@@ -45,23 +45,23 @@ def generate(
     sliders : Mapping[str, float] | None
         slider name → position, -10 … 10; the seed decides the others
     seconds : float | None
-        length, up to 600; None: that of `like`, or the natural one, at most 4
+        length in seconds; None: that of `like`, or the natural one, at most 4
     seed : int
-        0 … 2⁶³ - 1; the same seed gives the same samples on the same machine
+        random seed; the same one gives the same samples on the same machine
     vocoder : str
-        'auto' (the one that measured better), 'own', 'base' or 'griffin-lim'
+        'auto' (whichever measured better), 'own', 'base' or 'griffin-lim'
     like : SoundInput | None
         a sound to vary: a file, a `Sound`, samples or (samples, rate)
     variation : float
-        distance from `like`, 0 … 1: 0 is its reconstruction, 1 a free sound
+        distance from `like`, from 0 (its reconstruction) to 1 (a free sound)
     density : float | None
-        sounds a second, up to 50, that overlap; None: one after the other
+        sounds per second, overlapping, up to 50; None: one after the other
     width : float
-        0 … 1: 0 is mono, 1 two sides that share nothing
+        stereo width, from 0 (mono) to 1 (two unrelated sides)
     azimuth : float | None
-        degrees around the head, for headphones: 0 ahead, 90 right, -90 left
+        direction in degrees, for headphones: 0 ahead, 90 right, -90 left
     rate : int
-        Hz of the result, 8000 … 192000; it has round(seconds·rate) samples
+        sample rate of the result in Hz, 8000 … 192000
 
     Returns
     -------
@@ -88,9 +88,9 @@ def reconstruct(
     x : SoundInput
         a file, a `Sound`, samples (t,) at 48 kHz or (samples, rate)
     vocoder : str
-        'auto' (the one that measured better), 'own', 'base' or 'griffin-lim'
+        'auto' (whichever measured better), 'own', 'base' or 'griffin-lim'
     seed : int
-        of its noise
+        random seed of its noise
 
     Returns
     -------
@@ -123,19 +123,19 @@ def morph(
     b : SoundInput
         the sound at position 1
     position : float
-        how far from the one to the other, 0 … 1
+        how far from `a` to `b`, from 0 to 1
     seconds : float | None
-        length, up to 600; None: between the lengths of the two
+        length in seconds; None: between the lengths of the two
     seed : int
-        of its noise
+        random seed of its noise
     vocoder : str
-        'auto' (the one that measured better), 'own', 'base' or 'griffin-lim'
+        'auto' (whichever measured better), 'own', 'base' or 'griffin-lim'
     width : float
-        0 … 1: 0 is mono, 1 two sides that share nothing
+        stereo width, from 0 (mono) to 1 (two unrelated sides)
     azimuth : float | None
-        degrees around the head, for headphones: 0 ahead, 90 right, -90 left
+        direction in degrees, for headphones: 0 ahead, 90 right, -90 left
     rate : int
-        Hz of the result, 8000 … 192000
+        sample rate of the result in Hz, 8000 … 192000
 
     Returns
     -------
@@ -213,23 +213,23 @@ def blend(
     sliders : Mapping[str, float] | None
         slider name → position, -10 … 10; each goes to the models that have it
     seconds : float | None
-        length, up to 600; None: that of `like`, or the longest natural one
+        length in seconds; None: that of `like`, or the longest natural one
     seed : int
-        0 … 2⁶³ - 1; the same seed gives the same samples on the same machine
+        random seed; the same one gives the same samples on the same machine
     vocoder : str
-        'auto', 'own', 'base' or 'griffin-lim', of the heaviest model
+        'auto', 'own', 'base' or 'griffin-lim', of the model with the largest weight
     like : SoundInput | None
         a sound that all of them vary
     variation : float
-        distance from `like`, 0 … 1
+        distance from `like`, from 0 (its reconstruction) to 1 (a free sound)
     density : float | None
-        sounds a second, up to 50; None: one after the other
+        sounds per second, overlapping, up to 50; None: one after the other
     width : float
-        0 … 1: 0 is mono, 1 two sides that share nothing
+        stereo width, from 0 (mono) to 1 (two unrelated sides)
     azimuth : float | None
-        degrees around the head, for headphones: 0 ahead, 90 right, -90 left
+        direction in degrees, for headphones: 0 ahead, 90 right, -90 left
     rate : int
-        Hz of the result, 8000 … 192000
+        sample rate of the result in Hz, 8000 … 192000
 
     Returns
     -------
@@ -273,7 +273,7 @@ def save_sound(
     path : str | Path
         .wav, .flac, .ogg or .mp3
     bits : int | None
-        16, 24 or 32 (floating point, wav only); None: 24, and what ogg and mp3 do by themselves
+        bits per sample: 16, 24 or 32 (float, wav only); None: 24; ogg and mp3 have no choice
 
     Returns
     -------

@@ -208,7 +208,7 @@ def load_model(
     model : ModelRef
         a name, an id or its beginning, a file; a loaded model is given back
     device : str
-        'auto', 'cpu', 'cuda' …
+        device to run on: 'auto', 'cpu', 'cuda' or 'mps'
     models_dir : str | Path | None
         the library's folder; None: the usual one
     """
