@@ -32,7 +32,7 @@ OWN = {     # what a command has and Python has not, or has otherwise, and why
     'trash': 'Python has library.trash', 'open_it': 'for people',
     ('model list', 'vocoder'): 'True and False are no words for a shell',
     ('demo', 'seed'): 'of three things at once', ('generate', 'preset'): 'Python has presets of its own',
-    ('morph', 'position'): 'always a list',
+    ('morph', 'position'): 'always a list', ('generate', 'n'): 'Python has loops',
 }
 
 
@@ -70,8 +70,8 @@ def test_names_and_defaults_are_those_of_python(words):
 def test_another_name_or_default_would_be_noticed():
     from types import SimpleNamespace
     def command(**changes):
-        n = SimpleNamespace(**{**dict(name='n', default=1, required=False), **changes})
-        return list(differences('generate', SimpleNamespace(params=[n])))
+        option = SimpleNamespace(**{**dict(name='seed', default=0, required=False), **changes})
+        return list(differences('generate', SimpleNamespace(params=[option])))
     assert not command()
     assert len(command(default=2)) == len(command(name='other')) == 1
 

@@ -35,7 +35,7 @@ def _library(models_dir: Path | None) -> ModelLibrary:
     if library.note: note(library.note)
     return library
 
-# %% ../../nbs/940_cli.model.ipynb #e674f892
+# %% ../../nbs/940_cli.model.ipynb #bb8721fb
 _SEARCH = 'distill.library.catalog.ModelLibrary.search'
 _HAS_VOCODER: dict[str, bool | str] = dict(any=True, none=False, hifigan_v2='hifigan_v2', fourier='fourier')
 _VocoderFilter = Annotated[Optional[str], typer.Option(
@@ -54,8 +54,8 @@ def _values(settings: dict[str, Any], names: list[str]) -> list[str]:
 @app.command('list')
 def list_(
     text: Annotated[str, option(_SEARCH, 'text', '--text', '--search', '-s')] = '',
-    tags: Annotated[Optional[list[str]], option(
-        _SEARCH, 'tags', '--tag', metavar='TAG', also='May be given several times.')] = None,
+    tags: Annotated[Optional[list[str]], typer.Option(
+        '--tag', metavar='TAG', help='Only models with this tag. May be given several times.')] = None,
     vocoder: _VocoderFilter = None,
     trash: Annotated[bool, typer.Option('--trash', help='List what was deleted.')] = False,
     settings: Annotated[bool, typer.Option(

@@ -122,7 +122,7 @@ def shell_help(
     end = '' if text.endswith(('…', '.')) else '.'
     return text[0].upper() + text[1:] + end
 
-# %% ../../nbs/900_cli.shell.ipynb #89fe3026
+# %% ../../nbs/900_cli.shell.ipynb #28ea5abd
 def choices(*words: str) -> Callable[[], list[str]]:
     "A completion: these words"
     return lambda: list(words)
@@ -132,7 +132,6 @@ def option(
     parameter: str,
     *flags: str,
     words: Sequence[str] = (),
-    also: str = '',
     **settings: Any,
 ) -> Any:
     """A command's option for a parameter of the library, with the library's description
@@ -145,14 +144,12 @@ def option(
     *flags : str
         such as '-n'; none: the parameter's name
     words : Sequence[str]
-        which the Tab key offers
-    also : str
-        a sentence more of help
+        what the Tab key offers
     **settings : Any
         for `typer.Option`
     """
-    text = f'{shell_help(function, parameter)} {also}'.strip()
-    return typer.Option(*flags, help=text, autocompletion=choices(*words) if words else None, **settings)
+    completion = choices(*words) if words else None
+    return typer.Option(*flags, help=shell_help(function, parameter), autocompletion=completion, **settings)
 
 DEVICES = 'auto', 'cpu', 'cuda', 'mps'
 VOCODERS = 'auto', 'own', 'base', 'griffin-lim'
