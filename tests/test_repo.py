@@ -117,7 +117,7 @@ def test_code_can_be_read_at_once(page):
     tokens = [t for src in code for t in tokenize.generate_tokens(io.StringIO(python(src)).readline)]
     assert not [line for src in code for line in src.splitlines() if len(line) > 120]
     assert not [src for src in code if is_exported(src) and len(src.splitlines()) > 70]
-    assert not [t.line for t in tokens if t.string == ';']
+    assert not [t.line for t in tokens if t.string == ';' and t.line[t.end[1]:].strip()]   # a last one hides the value
 
 @every_page
 def test_page_names_no_folder_of_this_machine(page):
