@@ -8,7 +8,7 @@ import torch
 from distill.audio.corpus import Corpus
 from distill.audio.files import Sound
 from distill.core import UserError, make_generator
-from distill.evaluation.evaluate import Evaluation, Sounds, choose_sounds, match_corpus, report, run_phases
+from distill.evaluation.evaluate import Evaluation, Phase, Sounds, choose_sounds, match_corpus, report, run_phases
 from distill.evaluation.measures import compare_sounds, coverage_density, kernel_width, mmd
 from distill.evaluation.report import Report, memorization_text, read_report, report_facts, report_html
 from distill.generation.presets import presets, save_preset
@@ -119,10 +119,12 @@ def test_it_survives_the_file_and_what_happens_to_it(place, made):
     assert read_report(load_model(path).metadata.extra) == made
     save_preset(path, 'soft', dict(seconds=2.))
     copy = copy_model(path, 'other')
-    assert read_report(ModelLibrary(home/'models').get('other').extra) == made and presets(copy) == dict(soft=dict(seconds=2.))
+    assert read_report(ModelLibrary(home/'models').get('other').extra) == made
+    assert presets(copy) == dict(soft=dict(seconds=2.))
     facts = ModelEntry.from_file(path).facts()
     assert facts['Report: memorization'] == made.facts()['Memorization'] and 'report' not in facts
-    assert '<summary>Report</summary>' in ModelEntry.from_file(path)._repr_html_() and len(json.dumps(made.to_dict())) < 20_000
+    assert '<summary>Report</summary>' in ModelEntry.from_file(path)._repr_html_()
+    assert len(json.dumps(made.to_dict())) < 20_000
 
 
 def test_generated_sounds_are_those_of_generate(place):
@@ -142,7 +144,8 @@ def test_a_seed_repeats(place, made):
 
 def test_held_out_sounds_are_known_by_what_they_are(place, made, tmp_path):
     _, path, corpus, learned, unseen = place
-    assert asdict(made.corpus) == dict(name='sounds', files=20, relation='same', learned=len(learned), found=len(learned))
+    n = len(learned)
+    assert asdict(made.corpus) == dict(name='sounds', files=20, relation='same', learned=n, found=n)
     assert (made.used.learned, made.used.unseen) == (len(learned), len(unseen))
     files = [tmp_path/'mixed'/f'{i}.wav' for i in range(7)]
     files[0].parent.mkdir()
@@ -157,7 +160,8 @@ def test_a_foreign_folder_is_told_apart(place, tmp_path):
     _, path, *_ = place
     r = report(path, folder(tmp_path/'sounds', range(50, 60)), keep=False, **FEW)
     assert 'none of the' in r.facts()['Measured on'] and (r.used.learned, r.used.unseen) == (0, 10)
-    assert r.comparison.memorization is None and 'Memorization' not in r.facts() and 'Memorization' in r.facts()['Not measured']
+    assert r.comparison.memorization is None and 'Memorization' not in r.facts()
+    assert 'Memorization' in r.facts()['Not measured']
     assert r.comparison.baseline == 'halves' and r.comparison.mmd['baseline'] is not None
 
 
@@ -165,10 +169,13 @@ def test_a_foreign_folder_is_told_apart(place, tmp_path):
 def test_a_file_that_does_not_say_what_was_learned(place, said):
     _, path, corpus, *_ = place
     m = load_model(path)
-    m.training_config = {k: v for k, v in m.training_config.items() if k != 'sounds'} | (dict(sounds=said) if said else {})
+    m.training_config = {k: v for k, v in m.training_config.items() if k != 'sounds'}
+    if said: m.training_config['sounds'] = said
     is_learned, measured = match_corpus(m, corpus)
     assert measured.relation == 'unknown' and not any(is_learned)
-    if said is None: assert 'does not list' in report(m, corpus, keep=False, generated=4, max_sounds=4).facts()['Measured on']
+    if said: return
+    r = report(m, corpus, keep=False, generated=4, max_sounds=4)
+    assert 'does not list' in r.facts()['Measured on']
 
 
 @pytest.mark.parametrize('n', [1, 2, 4])
@@ -199,13 +206,12 @@ def test_a_model_without_a_map_cannot_generate(place):
 
 def test_training_writes_down_what_it_learned(place, tmp_path, monkeypatch):
     from distill.pipeline import train_model
-    monkeypatch.setattr('distill.pipeline.name_sliders', lambda net, mel, a: a)          # what takes long here
-    monkeypatch.setattr('distill.pipeline.settings', lambda *a, seed: TrainConfig(batch=2, epoch=2, seed=seed))
-    corpus = place[2]
-    made = train_model(corpus, 'x', tmp_path, steps=1, device='cpu')
-    sounds = load_model(made.path).training_config['sounds']
-    train, held = corpus.split()
-    assert sounds == dict(learned=[corpus.hashes[i] for i in train], held_out=[corpus.hashes[i] for i in held])
+    monkeypatch.setattr('distill.pipeline.name_sliders', lambda model: model.analysis)    # what takes long here
+    corpus, cfg = place[2], TrainConfig(batch=2, epoch=2)
+    made = train_model(corpus, 'x', tmp_path, steps=1, device='cpu', cfg=cfg)
+    train, held_out = corpus.split(cfg.hold_out, cfg.seed)
+    learned = dict(learned=[corpus.hashes[i] for i in train], held_out=[corpus.hashes[i] for i in held_out])
+    assert load_model(made.path).training_config['sounds'] == learned
 
 
 # --- while it is at it
@@ -216,12 +222,29 @@ def test_progress_and_stopping(place):
     def stop(): return len(told) > 10
     with pytest.raises(KeyboardInterrupt): report(path, corpus, seed=5, progress=told.append, stop=stop, **FEW)
     assert path.read_bytes() == before
-    assert len(told) == 11 and [p.done for p in told] == sorted(p.done for p in told) and all(0 < p.done < 1 and p.eta > 0 for p in told)
+    assert len(told) == 11 and [p.done for p in told] == sorted(p.done for p in told)
+    assert all(0 < p.done < 1 and p.eta > 0 for p in told)
+
+
+def test_a_slow_phase_is_foreseen_from_its_first_step(monkeypatch):
+    "A clock of our own: quick steps of 1 s, slow ones of 9 s, and the time to go is right from the first record on"
+    clock, told = [0.], []
+    monkeypatch.setattr('distill.evaluation.evaluate.time.perf_counter', lambda: clock[0])
+    def work(n, seconds):
+        for i in range(n):
+            clock[0] += seconds
+            yield 1.
+    phases = [Phase('quick', work(5, 1.), 5), Phase('none', iter(()), 5), Phase('slow', work(5, 9.), 5)]
+    def tell(p): told.append((p.what, p.done, p.eta, clock[0]))
+    run_phases(phases, tell)
+    assert [what for what, *_ in told] == ['quick']*4 + ['slow']*4
+    for _, done, eta, now in told: assert eta == pytest.approx(50 - now) and done == pytest.approx(now/50)
 
 
 @pytest.mark.parametrize('hear,said', [(lambda x, y: 4.2, ''), (lambda x, y: 1/0, 'could not score any')])
 def test_visqol_where_it_is_installed(place, made, monkeypatch, hear, said):
-    assert 'visqol-python is not installed' in made.facts()['Not measured'] and made.audio['reconstruction'].visqol is None
+    assert 'visqol-python is not installed' in made.facts()['Not measured']
+    assert made.audio['reconstruction'].visqol is None
     class Api:
         def create(self, mode): pass
         def measure_from_arrays(self, x, y, rate): return types.SimpleNamespace(moslqo=hear(x, y))
@@ -233,16 +256,19 @@ def test_visqol_where_it_is_installed(place, made, monkeypatch, hear, said):
 
 # --- numbers that somebody made up
 
-JUNK = [None, True, -1, 10**30, float('nan'), float('inf'), '', 'x'*10**6, '<script>alert(1)</script>', '\x1b[2J', [], {}, [[]], dict(a=1), [1e300]*10**4]
+JUNK = [None, True, -1, 10**30, float('nan'), float('inf'), '', 'x'*10**6, '<script>alert(1)</script>', '\x1b[2J',
+        [], {}, [[]], dict(a=1), [1e300]*10**4]
 
 
 def test_garbage_is_unreadable_and_never_a_crash(place, made):
     for v in JUNK:
-        assert 'unreadable' in report_facts(dict(report=v))['Report'] and 'unreadable' in report_html(dict(report=v)), repr(v)[:40]
+        assert 'unreadable' in report_facts(dict(report=v))['Report'], repr(v)[:40]
+        assert 'unreadable' in report_html(dict(report=v)), repr(v)[:40]
     rng = random.Random(0)
     def leaves(v, at=()):
         yield at
-        for k in v if isinstance(v, dict) else range(min(3, len(v))) if isinstance(v, list) else (): yield from leaves(v[k], (*at, k))
+        keys = list(v) if isinstance(v, dict) else range(min(3, len(v))) if isinstance(v, list) else []
+        for k in keys: yield from leaves(v[k], (*at, k))
     for at in list(leaves(made.to_dict()))[1:]:
         f = json.loads(json.dumps(made.to_dict()))
         where = f
@@ -271,12 +297,14 @@ def test_the_command(place, made):
     from typer.testing import CliRunner
     from distill.cli.model import app
     home, path, corpus, *_ = place
-    args = ['report', 'little', str(corpus.folder), '--models-dir', str(home/'models'), '--no-keep', '--generated', '6', '--max-sounds', '20']
+    args = ['report', 'little', str(corpus.folder), '--models-dir', str(home/'models'),
+            '--no-keep', '--generated', '6', '--max-sounds', '20']
     r = CliRunner().invoke(app, [*args, '--json'])
     assert r.exit_code == 0 and Report.from_dict(json.loads(r.stdout)) == made and 'to go' in r.stderr, r.output
     command = typer.main.get_command(app).commands['report']
     there = {n: p.default for n, p in inspect.signature(report).parameters.items()}
-    assert {p.name: p.default for p in command.params if p.name in there and not p.required} == {n: there[n] for n in ('seed', 'generated', 'max_sounds', 'vocoder', 'keep')}
+    options = {p.name: p.default for p in command.params if p.name in there and not p.required}
+    assert options == {n: there[n] for n in ('seed', 'generated', 'max_sounds', 'vocoder', 'keep')}
 
 
 def test_the_panel_measures_beside_the_page(place, made, tmp_path):

@@ -15,7 +15,7 @@ __all__ = ['NamedSounds', 'Nearness', 'Near']
 import numpy as np
 import torch
 from torch.nn import functional as F
-from ..audio.files import Samples, Sound, resample, SAMPLE_RATE
+from ..audio.files import SoundInput, mono
 from ..core import UserError
 from ..text import counted
 from .mel import Mel
@@ -95,19 +95,16 @@ class Nearness:
         return distance.mean().item(), self.owner[i].mode()[0].item()
 
     def __call__(self,
-        x: Samples | Sound,
+        x: SoundInput,
     ) -> Near:
         """How near a sound is to the corpus
 
         Parameters
         ----------
-        x : Samples | Sound
-            (t,) or (c,t); samples are at 48 kHz
+        x : SoundInput
+            a `Sound`, a file, samples (t,) or (c,t) at 48 kHz, or a pair of samples and their rate in Hz
         """
-        rate = x.rate if isinstance(x, Sound) else SAMPLE_RATE
-        y = x.detach().cpu() if isinstance(x, torch.Tensor) else torch.from_numpy(np.array(x, 'float32'))
-        mono = y.mean(0) if y.ndim == 2 else y
-        distance, i = self._nearest(self._make_mel(resample(mono, rate)))
+        distance, i = self._nearest(self._make_mel(mono(x)))
         if distance is None: return Near(float('inf'), '', 'unlike the corpus')
         verdict = 'a copy' if distance < self.copy else 'near' if distance <= self.unlike else 'unlike the corpus'
         return Near(distance, self.names[i], verdict)
