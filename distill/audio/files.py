@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 # %% auto #0
-__all__ = ['SAMPLE_RATE', 'LOWEST_RATE', 'HIGHEST_RATE', 'Samples', 'MIN_SECONDS', 'SILENT', 'LOUDEST', 'LONGEST', 'SoundInput',
-           'AudioError', 'read_audio', 'resample', 'write_audio', 'read_tags', 'Sound', 'peak_level', 'why_unusable',
-           'GivenSound', 'given']
+__all__ = ['SAMPLE_RATE', 'LOWEST_RATE', 'HIGHEST_RATE', 'Samples', 'SoundInput', 'MIN_SECONDS', 'SILENT', 'LOUDEST', 'LONGEST',
+           'AudioError', 'read_audio', 'resample', 'write_audio', 'read_tags', 'Sound', 'GivenSound', 'as_sound',
+           'mono', 'peak_level', 'why_unusable', 'given']
 
 # %% ../../nbs/100_audio.files.ipynb #3d71c64c
 import numpy as np
@@ -338,8 +338,9 @@ class Sound:
         self.samples: NDArray[np.float32] = _array(samples)
         self.rate = rate
         self.info: dict[str, Any] = {} if info is None else info
-        if self.samples.ndim not in (1, 2) or not self.samples.size:
-            raise UserError(f'A sound has samples of shape (t,) or (c,t), not {self.samples.shape}.')
+        shape = self.samples.shape
+        if len(shape) not in (1, 2) or not self.samples.size or len(shape) == 2 and shape[0] > 32:
+            raise UserError(f'Samples of shape {shape} are no sound: give (t,) or (channels,t).')
 
     @property
     def seconds(self) -> float: return self.samples.shape[-1]/self.rate
@@ -399,27 +400,95 @@ class Sound:
         player = f'<audio controls src="{source}"></audio>'
         return f'<div class="distill-sound">{player}<div>{html.escape(self.caption)}</div></div>'
 
-# %% ../../nbs/100_audio.files.ipynb #7e1ab7e1
+# %% ../../nbs/100_audio.files.ipynb #54ba5324
+@dataclass(frozen=True)
+class GivenSound:
+    """A sound from the user, as a model gets it
+
+    Parameters
+    ----------
+    samples : torch.Tensor
+        (t,) at 48 kHz
+    file : str
+        the file it came from, if any
+    """
+    samples: torch.Tensor
+    file: str = ''
+
+    @property
+    def hash(self) -> str:
+        "16 hex digits of the samples"
+        return hashlib.sha256(self.samples.numpy().tobytes()).hexdigest()[:16]
+
+    def note(self) -> dict[str, str]:
+        "File and hash: what it takes to find the sound again"
+        return dict(file=self.file, hash=self.hash)
+
+SoundInput: TypeAlias = str | Path | Sound | GivenSound | Samples | Sequence[float] | tuple[Samples, int]
+
+def as_sound(
+    x: SoundInput,
+) -> Sound:
+    """Any sound as a `Sound`, with its channels and its rate
+
+    Parameters
+    ----------
+    x : SoundInput
+        a file, a `Sound`, samples (t,) or (c,t) at 48 kHz, or a pair of samples and their rate in Hz
+    """
+    if isinstance(x, Sound): return x
+    if isinstance(x, GivenSound): return Sound(x.samples, info=dict(name=Path(x.file).stem))
+    if isinstance(x, (str, Path)):
+        samples, rate = read_audio(x)
+        return Sound(samples, rate, dict(name=Path(x).stem))
+    data, rate = x if isinstance(x, tuple) and len(x) == 2 else (x, SAMPLE_RATE)
+    if not isinstance(data, (torch.Tensor, np.ndarray, list, tuple)):
+        raise UserError(f'{reprlib.repr(x)} is no sound: give a file, a Sound, an array or a tensor.')
+    if not isinstance(rate, int) or not LOWEST_RATE <= rate <= HIGHEST_RATE:
+        raise UserError(f'A rate of {rate} is not possible: give a whole number of Hz, like 44100.')
+    try: return Sound(data, rate)
+    except UserError: raise
+    except (TypeError, ValueError): raise UserError(f'{reprlib.repr(x)} has samples that are not numbers.') from None
+
+def mono(
+    x: SoundInput,
+) -> torch.Tensor:
+    """The mean of a sound's channels, at the rate of models
+
+    Parameters
+    ----------
+    x : SoundInput
+        as for `as_sound`
+
+    Returns
+    -------
+    torch.Tensor
+        (t,) at 48 kHz
+    """
+    sound = as_sound(x)
+    return resample(torch.from_numpy(np.atleast_2d(sound.samples).mean(0)), sound.rate)
+
+# %% ../../nbs/100_audio.files.ipynb #e82eb4b8
 MIN_SECONDS = .05   # the shortest sound that can be used
 SILENT = -80.       # dBFS: a sound whose peak is lower is silence
 LOUDEST = 40.       # dBFS: samples above are no longer fractions of full scale
 
 def peak_level(
-    x: torch.Tensor,
+    x: Samples,
 ) -> float:
     """The level of the loudest sample
 
     Parameters
     ----------
-    x : torch.Tensor
-        samples of any shape
+    x : Samples
+        of any shape
 
     Returns
     -------
     float
         dBFS to two digits, at least -200
     """
-    return round(20*math.log10(max(x.abs().max().item(), 1e-10)), 2)
+    return round(20*math.log10(max(float(abs(x).max()), 1e-10)), 2)
 
 def why_unusable(
     seconds: float,
@@ -452,43 +521,10 @@ def why_unusable(
 # %% ../../nbs/100_audio.files.ipynb #26862714
 LONGEST = 600.   # seconds: the longest sound that is taken or made
 
-@dataclass(frozen=True)
-class GivenSound:
-    """A sound from the user, as a model gets it
-
-    Parameters
-    ----------
-    samples : torch.Tensor
-        (t,) at 48 kHz
-    file : str
-        the file it came from, if any
-    """
-    samples: torch.Tensor
-    file: str = ''
-
-    @property
-    def hash(self) -> str:
-        "16 hex digits of the samples"
-        return hashlib.sha256(self.samples.numpy().tobytes()).hexdigest()[:16]
-
-    def note(self) -> dict[str, str]:
-        "File and hash: what it takes to find the sound again"
-        return dict(file=self.file, hash=self.hash)
-
-SoundInput: TypeAlias = str | Path | Sound | GivenSound | Samples | tuple[Samples, int]
-
-def _tensor(x): # -> (t,) or (c,t)
-    "Samples as a float32 tensor on the CPU"
-    if isinstance(x, torch.Tensor): return x.detach().cpu().float()
-    if not isinstance(x, (np.ndarray, list, tuple)):
-        raise UserError(f'{reprlib.repr(x)} is no sound: give a file, a Sound, an array or a tensor.')
-    try: return torch.from_numpy(np.array(x, 'float32'))
-    except (TypeError, ValueError): raise UserError(f'{reprlib.repr(x)} has samples that are not numbers.') from None
-
 def given(
     x: SoundInput,
 ) -> GivenSound:
-    """Any sound as a model gets it: one channel at 48 kHz
+    """Any sound as a model gets it: one channel at 48 kHz, of use for a model
 
     Parameters
     ----------
@@ -496,20 +532,12 @@ def given(
         a file, a `Sound`, samples (t,) or (c,t) at 48 kHz, or a pair of samples and their rate in Hz
     """
     if isinstance(x, GivenSound): return x
-    file, rate = '', SAMPLE_RATE
-    if isinstance(x, (str, Path)): file, (x, rate) = str(x), read_audio(x)
-    elif isinstance(x, Sound): rate, x = x.rate, x.samples
-    elif isinstance(x, tuple) and len(x) == 2: x, rate = x
-    y = _tensor(x)
-    if y.ndim not in (1, 2) or not y.numel() or y.ndim == 2 and len(y) > 32:
-        raise UserError(f'Samples of shape {tuple(y.shape)} are no sound: give (t,) or (channels,t).')
-    if not isinstance(rate, int) or not LOWEST_RATE <= rate <= HIGHEST_RATE:
-        raise UserError(f'A rate of {rate} is not possible: give a whole number of Hz, like 44100.')
-    name = printable(file) or 'This sound'
-    if not torch.isfinite(y).all(): raise UserError(f'{name} has NaN or infinite samples: repair it first.')
-    mono, seconds = y.mean(0) if y.ndim == 2 else y, y.shape[-1]/rate
-    if seconds > LONGEST:
-        raise UserError(f'{name} is {seconds:.0f} s long, and {LONGEST:.0f} s are the most: give a part of it.')
-    why = why_unusable(seconds, peak_level(y), peak_level(mono))
+    file = str(x) if isinstance(x, (str, Path)) else ''
+    sound, name = as_sound(x), printable(file) or 'This sound'
+    channels = np.atleast_2d(sound.samples)
+    if not np.isfinite(channels).all(): raise UserError(f'{name} has NaN or infinite samples: repair it first.')
+    if sound.seconds > LONGEST:
+        raise UserError(f'{name} is {sound.seconds:.0f} s long, and {LONGEST:.0f} s are the most: give a part of it.')
+    why = why_unusable(sound.seconds, peak_level(channels), peak_level(channels.mean(0)))
     if why: raise UserError(f'{name} cannot be used ({why}).')
-    return GivenSound(resample(mono, rate).contiguous(), file)
+    return GivenSound(mono(sound).contiguous(), file)

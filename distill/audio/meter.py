@@ -11,11 +11,10 @@ from dataclasses import dataclass
 __all__ = ['loudness', 'clipped_samples', 'Meter', 'meter']
 
 # %% ../../nbs/140_audio.meter.ipynb #4e1014f8
-import numpy as np
 import torch
 from torch.nn import functional as F
 from torchaudio.functional import highpass_biquad, treble_biquad
-from .files import SAMPLE_RATE, Samples, Sound, peak_level
+from .files import SAMPLE_RATE, SoundInput, as_sound, peak_level
 
 # %% ../../nbs/140_audio.meter.ipynb #159202ec
 def _k_weighted(x, rate): # (c,t) -> (c,t)
@@ -113,21 +112,18 @@ def _problems(peak, dc, clipped):
     if peak < -60: yield f'It is silent: its peak is {peak:.0f} dBFS.'
 
 def meter(
-    x: Samples | Sound,      # (t,) or (c,t)
-    rate: int = SAMPLE_RATE,
+    x: SoundInput,
 ) -> Meter:
     """Measure a sound, and say what is wrong with it
 
     Parameters
     ----------
-    x : Samples | Sound
-        (t,) or (c,t)
-    rate : int
-        Hz
+    x : SoundInput
+        a file, a `Sound`, samples (t,) or (c,t) at 48 kHz, or a pair of samples and their rate in Hz
     """
-    y = x if isinstance(x, torch.Tensor) else torch.as_tensor(np.asarray(x, 'float32'))
-    if y.ndim == 1: y = y[None]
+    sound = as_sound(x)
+    y = torch.atleast_2d(torch.tensor(sound.samples))
     bad = int((~torch.isfinite(y)).sum())
     if bad: return Meter(math.nan, math.nan, math.nan, 0, False, (f'{bad} of its samples are not finite.',))
     peak, dc, clipped = peak_level(y), y.mean(1).abs().max().item(), clipped_samples(y)
-    return Meter(peak, loudness(y, rate), dc, clipped, True, tuple(_problems(peak, dc, clipped)))
+    return Meter(peak, loudness(y, sound.rate), dc, clipped, True, tuple(_problems(peak, dc, clipped)))

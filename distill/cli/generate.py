@@ -144,7 +144,7 @@ class Output:
         for stem, sound in sounds:
             file = save_sound(sound, free_path(self.out, stem, self.format), self.bits)
             if self.history: _remember(history, sound)
-            measured = meter(sound, sound.rate)
+            measured = meter(sound)
             for problem in measured.problems: note(f'{file}: {problem}')
             levels = dict(peak=measured.peak, loudness=measured.loudness, problems=measured.problems)
             facts.append(dict(sound.info, path=str(file), rate=sound.rate, **levels))

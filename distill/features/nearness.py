@@ -12,7 +12,6 @@ from typing import Protocol
 __all__ = ['NamedSounds', 'Nearness', 'Near']
 
 # %% ../../nbs/230_features.nearness.ipynb #e816c046
-import numpy as np
 import torch
 from torch.nn import functional as F
 from ..audio.files import SoundInput, mono

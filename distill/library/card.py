@@ -26,29 +26,32 @@ from ..evaluation.report import report_facts, report_html
 from ..models.metadata import CONTROL_CHARACTERS, ModelMetadata, VocoderInfo, check_text, score_text, vocoder_text
 from ..text import counted, duration_text, size_text
 
-# %% ../../nbs/610_library.card.ipynb #d4964b7c
+# %% ../../nbs/610_library.card.ipynb #ce27e6e1
 MODEL_FORMAT_MARKER = 'distillgan_model'  # `format` in every model file of ours
 MODEL_FILE_EXTENSION = '.distillgan'
 SAVED_MODEL_VERSION = 1                   # the version this library writes, and the newest it reads
 
 class ModelFileError(UserError):
-    "A file that is not one of our models, or no longer one"
+    """A file that is not one of our models, or no longer one
+
+    Parameters
+    ----------
+    path : str | os.PathLike[str]
+        the file
+    why : str
+        what is wrong with it; may quote the file
+    """
     says = 'Not a valid .distillgan model file: {0} ({1}).'
 
-    def __init__(self, path: str | os.PathLike[str], why: str = '') -> None:
-        super().__init__(path, ' '.join(CONTROL_CHARACTERS.sub('?', str(why)).split()))  # `why` may quote the file
+    def __init__(self,
+        path: str | os.PathLike[str],
+        why: str,
+    ) -> None:
+        self.path = path
+        self.why = ' '.join(CONTROL_CHARACTERS.sub('?', why).split())
+        super().__init__(self.path, self.why)
 
     def __str__(self) -> str: return self.says.format(*self.args)
-
-    @property
-    def path(self) -> str | os.PathLike[str]:
-        "The file"
-        return self.args[0]
-
-    @property
-    def why(self) -> str:
-        "What is wrong with it"
-        return self.args[1]
 
 class OldModelFile(ModelFileError):
     "A file of the first generation, by its content"
@@ -136,7 +139,7 @@ def _open_zip(f: BinaryIO, path: str | os.PathLike[str]) -> zipfile.ZipFile:
         raise ModelFileError(path, f'it has more than {MAX_RECORDS} records')
     return zipfile.ZipFile(f)
 
-# %% ../../nbs/610_library.card.ipynb #eaba0bdb
+# %% ../../nbs/610_library.card.ipynb #87edbccc
 _PLAIN_NAME = re.compile(r'[\w. ()-]+(/\.?\w+)*/\.?\w[\w.]*')
 
 def _check_records(z: zipfile.ZipFile, size: int, path: str | os.PathLike[str]) -> str:
@@ -146,12 +149,12 @@ def _check_records(z: zipfile.ZipFile, size: int, path: str | os.PathLike[str]) 
     for r in records:
         plain = _PLAIN_NAME.fullmatch(r.orig_filename) and '..' not in r.filename
         if not plain or r.filename.partition('/')[0] != top:
-            raise ModelFileError(path, f'record {r.orig_filename[:60]!r} has no place in it')
+            raise ModelFileError(path, f'record {r.orig_filename[:60]!r} does not belong in it')
         if r.compress_type != zipfile.ZIP_STORED or r.flag_bits & 1 or r.file_size != r.compress_size:
             raise ModelFileError(path, f'record {r.filename[:60]} is compressed')
     names = {r.filename for r in records}
     if len(names) < len(records): raise ModelFileError(path, 'it has two records of one name')
-    if f'{top}/constants.pkl' in names: raise ModelFileError(path, 'it is a program')
+    if f'{top}/constants.pkl' in names: raise ModelFileError(path, 'it is a TorchScript program')
     if sum(r.file_size for r in records) > size: raise ModelFileError(path, 'its records are bigger than the file')
     return top
 
@@ -514,8 +517,8 @@ class ModelEntry(ModelMetadata):
 
     def cells(self) -> tuple[str, ...]:
         "The row of a table of models, as texts under `TABLE_COLUMNS`"
-        return (self.name, self.model_id[:8], self.created[:10], self.corpus, str(self.epochs), _loss_text(self.held_out),
-                vocoder_text(self.vocoder, short=True), size_text(self.size))
+        return (self.name, self.model_id[:8], self.created[:10], self.corpus, str(self.epochs),
+                _loss_text(self.held_out), vocoder_text(self.vocoder, short=True), size_text(self.size))
 
     def _repr_html_(self) -> str:
         "The card"
@@ -540,7 +543,7 @@ def _training_text(e: ModelEntry) -> str:
 
 def _loss_text(value: float | None, unit: str = '') -> str: return '' if value is None else f'{value:.3f}{unit}'
 
-# %% ../../nbs/610_library.card.ipynb #6170aedc
+# %% ../../nbs/610_library.card.ipynb #01ae681d
 TABLE_COLUMNS = 'Name', 'ID', 'Created', 'Corpus', 'Epochs', 'Held-out', 'Vocoder', 'Size'
 
 # %% ../../nbs/610_library.card.ipynb #c54499fa

@@ -146,10 +146,11 @@ class ModelLibrary:
         if len(found) == 1: return found[0]
         if found:
             error = AmbiguousModel(f'{str(ref)!r} may be any of {len(found)} models: {_listing(found)}. '
-                                   'Give more of the id, or the file.')
+                                   'Give the file, or more letters of the id.')
             error.candidates = tuple(found)
             raise error
-        names = self._index.query("SELECT json_extract(card, '$.metadata.name') FROM models WHERE error IS NULL LIMIT 5000")
+        name_of = "json_extract(card, '$.metadata.name')"
+        names = self._index.query(f'SELECT {name_of} FROM models WHERE error IS NULL LIMIT 5000')
         near = get_close_matches(str(ref), [name for (name,) in names])
         hint = f"Did you mean {' or '.join(map(repr, near))}?" if near else 'See `distill model list`.'
         raise UnknownModel(f'There is no model {str(ref)!r} in {self.folder}. {hint}')
@@ -171,7 +172,8 @@ class ModelLibrary:
         """
         import pandas as pd
         table = 'models JOIN settings USING (file)' if settings else 'models'
-        rows = self._index.query(f"SELECT file, size, mtime_ns, card, {'settings' if settings else 'NULL'} FROM {table} "
+        column = 'settings' if settings else 'NULL'
+        rows = self._index.query(f'SELECT file, size, mtime_ns, card, {column} FROM {table} '
                                  'WHERE error IS NULL ORDER BY created DESC, file')
         files, sizes, times, cards, texts = ([row[i] for row in rows] for i in range(5))
         parsed = json.loads(f"[{','.join(cards)}]")
@@ -330,7 +332,7 @@ def repair_index(
     first, then = library.opened, library.repair_index()
     return Repair(sorted({*first.added, *then.added}), sorted({*first.removed, *then.removed}), then.unreadable)
 
-# %% ../../nbs/620_library.catalog.ipynb #64c0bc9c
+# %% ../../nbs/620_library.catalog.ipynb #4a48b57b
 class AmbiguousModel(UserError):
     "A reference that several models answer to"
     candidates: tuple[ModelEntry, ...] = ()  # those models
@@ -355,7 +357,7 @@ def _listing(entries: Sequence[ModelEntry], most: int = 8) -> str:
     more = f' and {len(entries) - most} more' if len(entries) > most else ''
     return ', '.join(f'{e.name} [{e.model_id[:8]}] in {e.path.name}' for e in entries[:most]) + more
 
-# %% ../../nbs/620_library.catalog.ipynb #55b8cdcb
+# %% ../../nbs/620_library.catalog.ipynb #bb6ac566
 _TYPES = dict(int='Int64', float='float64', str='str')  # of a field -> of a column; others are objects
 _VOCODER_COLUMNS = dict(vocoder=('type', 'str'), vocoder_epochs=('epochs', 'Int64'),
                         vocoder_loss=('final_loss', 'float64'), vocoder_date=('training_date', 'str'),

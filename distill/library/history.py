@@ -187,7 +187,7 @@ class History:
         Parameters
         ----------
         text : str
-            words; each must be in the name or id of the model, of a slider or of a given sound
+            words, each in the name or id of the model, of a slider or of a given sound
         kept : bool | None
             True: only those that were kept; False: only those that were not
         model : ModelRef | None
@@ -202,7 +202,7 @@ class History:
         words = text.casefold().split()
         where = ' AND '.join(['error IS NULL', *['instr(text, ?) > 0']*len(words)])
         rows = self._index.query(f'SELECT file, size, take FROM takes WHERE {where}', *words)
-        takes: list[tuple[Path, int, dict[str, Any]]] = [(Path(file), size, json.loads(take)) for file, size, take in rows]
+        takes = [(Path(file), int(size), dict(json.loads(take))) for file, size, take in rows]
         if kept is not None: takes = [t for t in takes if kept == (t[0].parent.name == 'kept')]
         if model is not None:
             wanted = self._model_id(model)

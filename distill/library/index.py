@@ -266,17 +266,18 @@ class FolderIndex:
 
     def _sync(self, everything: bool) -> Repair:
         "Bring the index up to the folder and report"
-        def differing(known, found): return [(f, *s) for f, s in found.items() if everything or known.get(f) != s]
+        def differing() -> list[tuple[str, int, int]]:
+            return [(f, *facts) for f, facts in found.items() if everything or known.get(f) != facts]
         read = functools.cache(self.read)  # each file is read once
         seen = self._times()
         with self.database.open() as db: known = self._known(db)
         found = self.scan()
-        new, gone = [], []
-        if everything or found != known:
-            for facts in differing(known, found): read(*facts)
+        new, gone = differing(), sorted(known.keys() - found.keys())
+        if new or gone:
+            for facts in new: read(*facts)
             with self.database.open(write=True) as db:
                 known, found = self._known(db), self.scan()
-                new, gone = differing(known, found), sorted(known.keys() - found.keys())
+                new, gone = differing(), sorted(known.keys() - found.keys())
                 self.database.remove(db, gone)
                 self.database.put(db, [rows for rows in (read(*facts) for facts in new) if rows])
         self._seen = seen
@@ -284,7 +285,8 @@ class FolderIndex:
         with self.database.open() as db: return Repair(added, gone, self._errors(db))
 
     def _errors(self, db: sqlite3.Connection) -> dict[str, str]:
-        return dict(db.execute(f'SELECT file, error FROM {self._main} WHERE error IS NOT NULL ORDER BY file').fetchall())
+        found = db.execute(f'SELECT file, error FROM {self._main} WHERE error IS NOT NULL ORDER BY file')
+        return dict(found.fetchall())
 
     def _known(self, db: sqlite3.Connection) -> dict[str, tuple[int, int]]:
         "What the index holds: file -> (size, time of change), without files that can be read only now"

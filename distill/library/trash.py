@@ -15,12 +15,12 @@ from ..core import MissingFile, rename_new
 from .card import MODEL_FILE_EXTENSION, ModelEntry, ModelFileError, free_names, previews_folder
 from .index import note_file
 
-# %% ../../nbs/618_library.trash.ipynb #bae311db
+# %% ../../nbs/618_library.trash.ipynb #d2bed565
 class UnknownModel(MissingFile):
     "A reference that no model answers to"
 
 def _gone(e: ModelEntry, where: str = 'library') -> UnknownModel:
-    return UnknownModel(f'{e.name!r} is gone from the {where} already: somebody else was first.')
+    return UnknownModel(f'{e.name!r} is no longer in the {where}: somebody else has removed or replaced it.')
 
 def _is(e: ModelEntry, path: Path) -> bool:
     "Whether the file at `path` is the model of the entry"

@@ -13,16 +13,15 @@ from pathlib import Path
 from typing import Any
 
 # %% auto #0
-__all__ = ['PART_SECONDS', 'STATIC_SECONDS', 'peaks_of', 'file_name', 'Player', 'as_sound', 'mono_samples', 'gallery']
+__all__ = ['PART_SECONDS', 'STATIC_SECONDS', 'peaks_of', 'file_name', 'Player', 'gallery']
 
 # %% ../../nbs/810_ui.player.ipynb #20a82615
 import traitlets as T
 import anywidget
 import numpy as np
 import soundfile as sf
-import torch
 from IPython.display import HTML
-from ..audio.files import GivenSound, Sound, SoundInput, read_audio, resample
+from ..audio.files import Sound, SoundInput, as_sound, mono
 from ..core import UserError
 from ..features.mel import Mel
 from ..text import counted
@@ -411,30 +410,9 @@ class Player(anywidget.AnyWidget):
         return with_static_html(super()._repr_mimebundle_(**kwargs), self.static_html())
 
 # %% ../../nbs/810_ui.player.ipynb #8ef10f44
-def as_sound(
-    x: SoundInput,
-) -> Sound:
-    """A sound as it is, with its channels and its rate
-
-    Parameters
-    ----------
-    x : SoundInput
-        a `Sound`, a file, samples (t,) or (c,t) at 48 kHz, or (samples, rate)
-    """
-    if isinstance(x, Sound): return x
-    if isinstance(x, (str, Path)):
-        samples, rate = read_audio(x)
-        return Sound(samples, rate, dict(name=Path(x).stem))
-    if isinstance(x, GivenSound): return Sound(x.samples, info=dict(name=x.file))
-    return Sound(*x) if isinstance(x, tuple) else Sound(x)
-
-def mono_samples(sound: Sound) -> torch.Tensor: # (t,) at 48 kHz
-    "What a mel spectrogram is computed from: one channel, at the rate of models"
-    return resample(torch.as_tensor(np.atleast_2d(sound.samples).mean(0)), sound.rate)
-
 def _figure(mel, sound, title, width):
     "One sound of a gallery"
-    image = mel_html(mel(mono_samples(sound)[None])[0], mel.cfg, f'mel spectrogram of {title}', width)
+    image = mel_html(mel(mono(sound)[None])[0], mel.cfg, f'mel spectrogram of {title}', width)
     data = sound.encode()
     kind = 'wav' if data[:4] == b'RIFF' else 'mpeg'
     source = f'data:audio/{kind};base64,{base64.b64encode(data).decode()}'

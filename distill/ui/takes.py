@@ -15,14 +15,14 @@ __all__ = ['MOST_FOUND', 'made_text', 'take_title', 'Take', 'Takes', 'take_table
 # %% ../../nbs/856_ui.takes.ipynb #20cedae3
 import ipywidgets as W
 import numpy as np
-from ..audio.files import Sound
+from ..audio.files import Sound, mono
 from ..core import UserError
 from ..generation.recipe import Recipe
 from ..generation.sounds import save_sound
 from ..library.history import TAKE_COLUMNS, History, take_cells
 from ..text import counted
 from .parts import Panel, close_all, dim, field, mel_html, row, show
-from .player import Player, file_name, mono_samples
+from .player import Player, file_name
 from .recipe import RecipeControls
 
 # %% ../../nbs/856_ui.takes.ipynb #00ecc17f
@@ -108,7 +108,7 @@ class Take(W.VBox):
 
     def _mel(self, model):
         "Its mel spectrogram, with the model's settings"
-        mel = model.compute_mel(mono_samples(self.sound))[0]
+        mel = model.compute_mel(mono(self.sound))[0]
         return mel_html(mel, model.mel.cfg, f'mel spectrogram of {self.name}', 3.4)
 
 # %% ../../nbs/856_ui.takes.ipynb #e614c403
