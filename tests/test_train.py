@@ -81,7 +81,8 @@ crops = set()
 def curve(**budget):
     task = VAETraining(Corpus(sys.argv[1]), vae=VAEConfig(channels=32), cfg=cfg)
     task.net.encoder.register_forward_pre_hook(lambda net, x: crops.add(len(x[0])))
-    return [r.parts | dict(held_out=r.held_out, kl_weight=task.kl_weight, seconds=r.seconds) for r in fit(task, **budget)]
+    records = fit(task, **budget)
+    return [r.parts | dict(held_out=r.held_out, kl_weight=task.kl_weight, seconds=r.seconds) for r in records]
 
 steps, minutes = curve(steps=6), curve(minutes=.005)
 print(json.dumps([steps, len(minutes), minutes[-1]['seconds'], *crops]))
@@ -102,7 +103,7 @@ def test_two_processes_learn_what_one_learns(sounds, tmp_path, record_property):
     record_property('figure', f'VAE: the curve of two processes is that of one within {off[0]:.1e} after one step '
                               f'and {max(off):.1e} after six')
     assert off[0] < 1e-6 and max(off) < 1e-5, off
-    assert max(apart(a, b, 'held_out') for a, b in zip(one, two)) < 1e-4     # of other sounds: rounding grows there first
+    assert max(apart(a, b, 'held_out') for a, b in zip(one, two)) < 1e-4     # rounding grows there first
 
 def test_two_processes_write_one_model(sounds, tmp_path):
     "The command, launched twice over: the main process reports and writes, previews too"
@@ -163,7 +164,8 @@ def test_previews_among_sounds_are_not_learned(sounds, tmp_path, small):
     train(sounds, 'Heard', tmp_path/'lib', preview_interval=1)
     mixed = tmp_path/'mixed'
     mixed.mkdir()
-    for f in [*(tmp_path/'lib'/'previews'/'Heard').iterdir(), *sounds.iterdir()]: (mixed/f.name).write_bytes(f.read_bytes())
+    previews = tmp_path/'lib'/'previews'/'Heard'
+    for f in [*previews.iterdir(), *sounds.iterdir()]: (mixed/f.name).write_bytes(f.read_bytes())
     assert sorted(Corpus(mixed).names) == sorted(f.name for f in sounds.iterdir())
     assert Corpus(mixed).fingerprint == Corpus(sounds).fingerprint
 
