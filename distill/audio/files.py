@@ -441,7 +441,9 @@ def as_sound(
     if isinstance(x, (str, Path)):
         samples, rate = read_audio(x)
         return Sound(samples, rate, dict(name=Path(x).stem))
-    data, rate = x if isinstance(x, tuple) and len(x) == 2 else (x, SAMPLE_RATE)
+    data: Any = x
+    rate: Any = SAMPLE_RATE
+    if isinstance(x, tuple) and len(x) == 2: data, rate = x
     if not isinstance(data, (torch.Tensor, np.ndarray, list, tuple)):
         raise UserError(f'{reprlib.repr(x)} is no sound: give a file, a Sound, an array or a tensor.')
     if not isinstance(rate, int) or not LOWEST_RATE <= rate <= HIGHEST_RATE:
@@ -488,7 +490,7 @@ def peak_level(
     float
         dBFS to two digits, at least -200
     """
-    return round(20*math.log10(max(float(abs(x).max()), 1e-10)), 2)
+    return round(20*math.log10(max(float(x.max()), -float(x.min()), 1e-10)), 2)
 
 def why_unusable(
     seconds: float,
