@@ -13,7 +13,6 @@ from typing import Any
 __all__ = ['checkpoint_path', 'train_model', 'bundle_vocoder']
 
 # %% ../nbs/720_pipeline.ipynb #c63eb157
-import torch
 from torch import Tensor
 from .audio.corpus import Corpus
 from .audio.files import Sound
@@ -25,7 +24,6 @@ from .library.card import file_stem, free_names, previews_folder
 from .models.metadata import ModelMetadata
 from .models.model import Model
 from .models.persistence import ModelRef, find_model, load_model, trained_metadata, write_model
-from .models.vocoders import Base
 from .training.loop import Record, check_budget, fit
 from .training.plan import TrainConfig
 from .training.plan import preset as settings_of
@@ -66,14 +64,16 @@ class _Previews:
             title = f'{self.folder.name}: {self.kind}{name}'
             Sound(x.cpu().numpy(), self.rate, dict(name=title)).save(self.folder/f'{self.kind}{name}.wav')
 
-@torch.no_grad()
-def _reconstruction_so_far(task: VAETraining, corpus: Corpus) -> tuple[Tensor, Tensor]: # (t,), (t,)
+def _reconstruction_so_far(
+    task: VAETraining,
+    corpus: Corpus,
+    metadata: ModelMetadata,
+) -> tuple[Tensor, Tensor]: # (t,), (t,)
     "Three seconds of a held-out sound (else of a learned one), and their reconstruction by the averaged weights"
-    net, mel = task.average, task.mel
-    x = corpus[(task.held_out_files or task.train_files)[0]][:3*mel.cfg.sample_rate]
-    seen = mel(x[None].to(task.device))
-    decoded = net.decode(net.encode(seen)[0])[..., :seen.shape[-1]]
-    return x, Base(mel)(decoded)[0, :len(x)]
+    so_far = Model(task.average, task.mel, metadata)
+    x = corpus[(task.held_out_files or task.train_files)[0]][:3*task.mel.cfg.sample_rate]
+    decoded = so_far.decode(so_far.encode(x), task.mel.cfg.frames(len(x)))
+    return x, so_far.vocoder('base')(decoded)[0, :len(x)]
 
 # %% ../nbs/720_pipeline.ipynb #7e8c85d1
 def _analyzed(task: VAETraining, model: Model) -> Model:
@@ -148,7 +148,7 @@ def train_model(
     training.barrier()                                  # all have looked for a checkpoint before one writes it
     for rec in fit(training, steps, minutes, checkpoint, resume, stop):
         if not training.is_main: continue
-        previews.write(rec.epoch, lambda: _reconstruction_so_far(training, corpus))
+        previews.write(rec.epoch, lambda: _reconstruction_so_far(training, corpus, metadata))
         if progress: progress(rec)
     model = _handed_over(training, corpus, metadata)
     if not training.is_main: return model

@@ -337,7 +337,7 @@ def test_an_entry_that_is_out_of_date_deletes_nobody_else(shelf):
     lib.delete('kal', purge=True)
     put_card(shelf, 'Newcomer', model_id='new00000').rename(old.path)                   # the name is used again
     for purge in (False, True):
-        with pytest.raises(UnknownModel, match="'Kalimba' is gone from the library"): lib.delete(old, purge=purge)
+        with pytest.raises(UnknownModel, match="'Kalimba' is no longer in the library"): lib.delete(old, purge=purge)
     assert lib.get('Newcomer').path == old.path and not len(lib.trash)
     old.path.unlink()
     with pytest.raises(UnknownModel, match='Kalimba'): lib.delete(old)

@@ -359,7 +359,7 @@ def previews_folder(
     """
     return Path(path).parent/'previews'/Path(path).stem
 
-# %% ../../nbs/610_library.card.ipynb #339a1c2b
+# %% ../../nbs/610_library.card.ipynb #d4d0ea42
 _CARD_KEYS = 'metadata', 'vocoder', 'sizes', 'settings', 'library_version'
 
 def _check_card(card: Mapping[str, Any]) -> None:
@@ -476,6 +476,8 @@ class ModelEntry(ModelMetadata):
         except UserError as e: raise ModelFileError(path, f'its card is wrong: {e}'.rstrip('.')) from e
 
     def __fspath__(self) -> str: return str(self.path)
+
+    def __hash__(self) -> int: return hash((self.model_id, self.path))
 
     def __repr__(self) -> str: return f'ModelEntry({self.name!r}, {self.model_id[:8]}, {self.path.name})'
 

@@ -105,7 +105,7 @@ def _plain_json(key: str, value: Any) -> dict[str, Any]:
     except (TypeError, ValueError, RecursionError):
         raise UserError(f'{key} holds something that JSON cannot hold.') from None
 
-# %% ../../nbs/300_models.metadata.ipynb #17e7c769
+# %% ../../nbs/300_models.metadata.ipynb #361fdc72
 @dataclass(frozen=True)
 class ModelMetadata:
     """Who a model is and how it was trained
@@ -178,6 +178,8 @@ class ModelMetadata:
         for key in ('seconds', 'train_seconds'): checked[key] = _number(key, getattr(self, key)) or 0.
         for key in ('final_recon', 'final_kl', 'held_out'): checked[key] = _number(key, getattr(self, key))
         for key, value in checked.items(): object.__setattr__(self, key, value)
+
+    def __hash__(self) -> int: return hash(self.model_id)
 
     @classmethod
     def from_dict(cls,

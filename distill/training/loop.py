@@ -33,7 +33,7 @@ def _processes(device: str) -> Any:
 
 # %% ../../nbs/410_training.loop.ipynb #59252904
 class StepConfig(Protocol):
-    "What every kind of training is told"
+    "Settings that every kind of training has"
     @property
     def batch(self) -> int: "Examples a step, of all processes together"
     @property
@@ -278,11 +278,11 @@ def _check_identity(checkpoint: Checkpoint, saved: dict[str, Any], task: Task) -
             if before.get(k) == v: continue
             if part == 'corpus':
                 was, now = (f'{counted(c["n_files"], "file")}, {c["seconds"]:.1f} s' for c in (before, own))
-                told = f'was made on other sounds ({was}; now {now}): restore the folder'
+                why = f'was made on other sounds ({was}; now {now}): restore the folder'
             else:
                 was, now = (str(x)[:40] for x in (before.get(k), v))
-                told = f'was made with {k} = {was}, not {now}: give that'
-            raise UserError(f'The checkpoint {checkpoint} {told}, {_BEGIN_ANEW}.')
+                why = f'was made with {k} = {was}, not {now}: use that value'
+            raise UserError(f'The checkpoint {checkpoint} {why}, {_BEGIN_ANEW}.')
 
 # %% ../../nbs/410_training.loop.ipynb #e7aab806
 @dataclass

@@ -326,8 +326,8 @@ class VocoderTraining(Task):
         out = dict(generator=parts['loss'], mel=parts['mel'], feature_matching=parts['features'])
         if self.cfg.type == 'fourier':
             out['stft'] = mr_stft(y, x, _WINDOWS).mean()
-            believed = parts['adversarial'] + 2*parts['features']
-            out['generator'] = out['stft'] + parts['mel'] + .02*believed
+            adversarial = parts['adversarial'] + 2*parts['features']
+            out['generator'] = out['stft'] + parts['mel'] + .02*adversarial
         return out | dict(discriminator=discriminator)
 
     def _adversarial(self,

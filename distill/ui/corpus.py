@@ -36,7 +36,7 @@ def unused_html(
     ----------
     corpus : Corpus
     most : int
-        files that are listed
+        number of files to list, at most
     """
     unused = [f for f in corpus.files if f.status in ('refused', 'ignored')]
     if not unused: return ''
@@ -66,11 +66,11 @@ class CorpusPanel(Panel):
     Parameters
     ----------
     folder : str | Path
-        of sounds; '': none yet
+        a folder of sounds; '': none yet
     model : ModelRef | None
         a model, its name, id or file, to lay out the map as it hears
     drop_folder : str | Path
-        where dropped files go
+        folder that dropped files are written into
     """
     def __init__(self,
         folder: str | Path = '',
@@ -106,7 +106,7 @@ class CorpusPanel(Panel):
         Parameters
         ----------
         folder : str
-            of sounds
+            a folder of sounds
         """
         if self.folder.value == folder: self.read()
         else: self.folder.value = folder
@@ -157,7 +157,7 @@ def read_corpus(
     panel : Panel
         shows the progress
     folder : str
-        of sounds
+        a folder of sounds
     """
     panel.show_message('Reading the sounds …')
     progress = lambda done, total, name: panel.show_message(f'Reading the sounds: {done} of {total}')

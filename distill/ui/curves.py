@@ -50,9 +50,9 @@ def training_history(
     Parameters
     ----------
     source : HistorySource
-        as for `loss_curves`
+        a model, its name, id or file; a `.pt` checkpoint; or records
     of : str
-        'model' or 'vocoder'; '': the first there is
+        which training: 'model' or 'vocoder'; '': the first there is
 
     Returns
     -------
@@ -138,9 +138,9 @@ def loss_curves(
     size : tuple[float, float]
         width and height of a row, in inches
     title : str
-        above the first row
+        title of the figure
     of : str
-        'model' or 'vocoder'; '': a row for each there is
+        which training to draw: 'model' or 'vocoder'; '': all there are
 
     Returns
     -------

@@ -17,7 +17,7 @@ from ..core import UserError, atomic_write
 from ..text import counted
 from .parts import Panel
 
-# %% ../../nbs/826_ui.drop.ipynb #5dc0e39a
+# %% ../../nbs/826_ui.drop.ipynb #171165b4
 def write_dropped(
     folder: str | Path,
     name: str,
@@ -28,9 +28,9 @@ def write_dropped(
     Parameters
     ----------
     folder : str | Path
-        where it goes
+        folder to write into
     name : str
-        a relative path, as a browser gives it
+        name of the file as a browser gives it: a relative path
     data : bytes
 
     Returns
@@ -139,7 +139,7 @@ class Drop(anywidget.AnyWidget):
     panel : Panel
         shows the messages
     folder : str | Path
-        where the files go
+        folder to write into
     on_done : Callable[[str], Any]
         called with that folder after the last file
     """
@@ -177,10 +177,10 @@ class Drop(anywidget.AnyWidget):
         Parameters
         ----------
         name : str
-            a relative path
+            name of the file: a relative path
         data : bytes
         last : bool
-            the last of several: now the folder can be read
+            whether this is the last of several, so that the folder can be read
         """
         try: self._written += write_dropped(self.folder, name, data)
         except UserError as e: self._refused.append(e)

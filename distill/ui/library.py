@@ -217,9 +217,9 @@ class LibraryPanel(Panel):
     folder : str | Path | None
         the library's folder; None: the usual one
     per_page : int
-        models shown at once
+        number of models shown at once
     on_load : Callable[[Model], Any] | None
-        called with a model when it was loaded
+        called with every model that is loaded
     """
     def __init__(self,
         folder: str | Path | None = None,
@@ -290,7 +290,7 @@ class LibraryPanel(Panel):
         Parameters
         ----------
         by : int
-            pages
+            how many pages: 1 is the next one, -1 the previous one
         """
         last = (len(self.found) - 1)//self.per_page
         self._page = max(0, min(self._page + by, last))
@@ -344,7 +344,7 @@ class LibraryPanel(Panel):
         Parameters
         ----------
         model_id : str
-            '': the selected model
+            id of a model; '': the selected one
         """
         if model_id: self.rows.selected = model_id
         self.model = load_model(self.require_selected().path)

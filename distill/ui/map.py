@@ -24,7 +24,7 @@ from ..models.model import Model
 from ..text import counted
 from .parts import GRAY, figure_html, gray_axis, new_figure, with_static_html
 
-# %% ../../nbs/824_ui.map.ipynb #f03698f3
+# %% ../../nbs/824_ui.map.ipynb #8aa45989
 def group_of(
     name: str,
 ) -> str:
@@ -33,7 +33,7 @@ def group_of(
     Parameters
     ----------
     name : str
-        of a sound in a corpus: a relative path
+        name of a sound in a corpus: a relative path
     """
     path = PurePosixPath(name)
     if len(path.parts) > 1: return path.parts[0]
@@ -50,7 +50,7 @@ def places(
     ----------
     corpus : Corpus
     seconds : float
-        from the beginning of each sound that are measured
+        how much of each sound is measured, from its beginning
 
     Returns
     -------
@@ -82,7 +82,7 @@ def latent_places(
     corpus : Corpus
     model : Model
     seconds : float
-        from the beginning of each sound that are encoded
+        how much of each sound is encoded, from its beginning
 
     Returns
     -------
@@ -250,7 +250,7 @@ class Map(anywidget.AnyWidget):
         Parameters
         ----------
         df : pd.DataFrame
-            from `places` or `latent_places`
+            a table from `places` or `latent_places`
         """
         self.df = df
         if 'brightness' in df:

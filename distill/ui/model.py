@@ -32,7 +32,7 @@ class ModelPanel(Panel):
     model : ModelRef
         a model, its name, id or file
     folder : str | Path
-        where exported takes go
+        folder to export takes into
     """
     def __init__(self,
         model: ModelRef,
@@ -107,7 +107,7 @@ class ModelPanel(Panel):
         Parameters
         ----------
         name : str
-            of a take in the history
+            name of a take in the history
         """
         file = self.history.path(name)
         if any(take.file and take.file.name == file.name for take in (*self.takes, *self.kept)): return

@@ -62,7 +62,7 @@ def dim(
     text : str
         plain text
     style : str
-        more CSS
+        more CSS for it
 
     Returns
     -------
@@ -84,9 +84,9 @@ def new_figure(
     Parameters
     ----------
     width : float
-        inches
+        in inches
     height : float
-        inches
+        in inches
     """
     fig = Figure(figsize=(width, height), dpi=80, layout='constrained')
     return fig, gray_axis(fig.subplots())
@@ -140,7 +140,7 @@ def mel_html(
     alt : str
         what it shows, for screen readers
     width : float
-        inches
+        of the image, in inches
 
     Returns
     -------
@@ -169,13 +169,13 @@ def field(
     label : str
         the text in front of it
     value : Any
-        at the beginning
+        its value at the beginning
     label_width : int
-        pixels
+        width of the label, in pixels
     width : int
-        pixels for the control itself
+        width of the control itself, in pixels
     **settings : Any
-        of the control: min, max, options, placeholder, tooltip …
+        more settings of the control: min, max, options, placeholder, tooltip …
 
     Returns
     -------
@@ -287,7 +287,7 @@ class Panel(W.VBox):
         text : object
             '' removes the message
         error : bool
-            in red, and read aloud at once by screen readers
+            show it in red, and have screen readers read it at once
         """
         role, kind = ('alert', ' distill-error') if error else ('status', '')
         box = f'<div class="distill-message{kind}" role="{role}">{html.escape(str(text))}</div>'
@@ -338,13 +338,13 @@ class Panel(W.VBox):
         Parameters
         ----------
         text : str
-            on the button
+            what the button says
         action : Callable[[], Any]
             called by a click
         tip : str
             shown when the pointer rests on it; the text if empty
         **settings : Any
-            of `W.Button`: icon, button_style …
+            more settings of the button: icon, button_style …
 
         Returns
         -------

@@ -297,7 +297,7 @@ STATIC_SECONDS = 10.  # of a sound in a page without a kernel
 _PIECE_BYTES = 1 << 20  # of a download sent at once
 
 def peaks_of(
-    samples: np.ndarray,  # (t,)
+    samples: np.ndarray,
     columns: int = 600,
 ) -> bytes:
     """The outline of a sound
@@ -305,9 +305,9 @@ def peaks_of(
     Parameters
     ----------
     samples : np.ndarray
-        (t,)
+        (t,) of one channel
     columns : int
-        at most
+        number of columns, at most
 
     Returns
     -------
@@ -361,7 +361,7 @@ class Player(anywidget.AnyWidget):
         ----------
         sound : Sound
         title : str
-            as at the beginning
+            shown above the waveform, and the name of a download; default: the sound's caption
         """
         self.sound = sound
         self._saved: np.ndarray | None = None   # the samples as they are saved
@@ -409,7 +409,7 @@ class Player(anywidget.AnyWidget):
     def _repr_mimebundle_(self, **kwargs: Any) -> Any:
         return with_static_html(super()._repr_mimebundle_(**kwargs), self.static_html())
 
-# %% ../../nbs/810_ui.player.ipynb #8ef10f44
+# %% ../../nbs/810_ui.player.ipynb #7770a270
 def _figure(mel, sound, title, width):
     "One sound of a gallery"
     image = mel_html(mel(mono(sound)[None])[0], mel.cfg, f'mel spectrogram of {title}', width)
@@ -433,7 +433,7 @@ def gallery(
     titles : Sequence[str]
         one for each sound; default: the captions of the sounds
     width : float
-        of a mel spectrogram, in inches
+        width of a mel spectrogram, in inches
     """
     if titles and len(titles) != len(sounds):
         have = f'{counted(len(sounds), "sound")} and {counted(len(titles), "title")}'

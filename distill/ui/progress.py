@@ -23,7 +23,7 @@ from .parts import Panel, close_all, field, figure_html, show
 from .player import Player
 from .work import Work
 
-# %% ../../nbs/875_ui.progress.ipynb #ba6d4c26
+# %% ../../nbs/875_ui.progress.ipynb #7a74e1bc
 def epoch_text(
     record: dict[str, Any],
 ) -> str:
@@ -32,7 +32,7 @@ def epoch_text(
     Parameters
     ----------
     record : dict[str, Any]
-        of an epoch
+        record of an epoch
     """
     where = f'epoch {record["epoch"]}, step {record["step"]}'
     held_out, reference = record['held_out'], record.get('reference')
@@ -185,7 +185,7 @@ class TrainingPanel(Panel):
         Parameters
         ----------
         path : Path
-            of a model file
+            a model file
         """
         if self.player: close_all(self.player)
         self.player = ModelPanel(path)

@@ -34,7 +34,7 @@ class PartnerChoice:
     panel : Panel
         shows what goes wrong
     model : Model
-        the one that is played
+        the model that is played
     """
     def __init__(self,
         panel: Panel,
@@ -116,7 +116,7 @@ class RecipeControls:
     panel : Panel
         shows what goes wrong
     model : Model
-        that the recipe is for
+        the model that the recipe is for
     """
     def __init__(self,
         panel: Panel,
@@ -194,7 +194,7 @@ class RecipeControls:
         Parameters
         ----------
         file : str
-            of a sound
+            a sound file
         """
         self.to.value = ''
         self.like.value = file

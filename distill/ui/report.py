@@ -41,7 +41,7 @@ class Neighbors:
         Parameters
         ----------
         folder : str
-            of sounds; '': none
+            a folder of sounds; '': none
 
         Returns
         -------
@@ -68,11 +68,11 @@ class Measuring(Work):
     ----------
     model : Model
     folder : str | Path
-        of sounds
+        a folder of sounds
     on_update : Callable[[Any], Any] | None
         called with this work at every step and at the end
     **settings : Any
-        of `report`
+        more arguments of `report`
     """
     kind = 'report'
 
@@ -141,7 +141,7 @@ class ReportSection(W.Accordion):
         Parameters
         ----------
         **settings : Any
-            of `report`: seed, generated …
+            more arguments of `report`: seed, generated …
         """
         if not self.folder:
             raise UserError('A report needs sounds: enter the folder the model was trained on, or another.')

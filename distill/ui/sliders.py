@@ -68,7 +68,7 @@ class SliderRow(W.HBox):
         Parameters
         ----------
         value : float | None
-            −10 … 10; None: free
+            position, −10 … 10; None: free
         """
         if value is not None: self.position.value = value
         self.set.value = value is not None
@@ -123,6 +123,6 @@ class SliderRows(W.VBox):
         Parameters
         ----------
         positions : Mapping[str, float]
-            the others become free
+            slider name → position, −10 … 10; the others become free
         """
         for name, one in self.rows.items(): one.put(positions.get(name))

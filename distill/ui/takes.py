@@ -122,10 +122,10 @@ class Takes:
     panel : Panel
         shows messages
     controls : RecipeControls
-        that a take is recalled to
+        controls that a take is recalled to
     history : History
     folder : str | Path
-        where exported takes go
+        folder to export takes into
     """
     def __init__(self,
         panel: Panel,

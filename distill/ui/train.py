@@ -41,7 +41,7 @@ class Training(Work):
     corpus : Corpus | str | Path
         a corpus, or a folder of sounds
     name : str
-        of the model
+        name of the model
     models_dir : str | Path | None
         the library's folder; None: the usual one
     resume : bool
@@ -49,7 +49,7 @@ class Training(Work):
     on_update : Callable[[Any], Any] | None
         called with this training after every epoch and at the end
     **settings : Any
-        of `train_model`: steps, minutes, seed, device …
+        more arguments of `train_model`: steps, minutes, seed, device …
     """
     kind = 'training'
 
@@ -100,9 +100,9 @@ def example(
     ----------
     corpus : Corpus
     seed : int
-        of the training: it decides which sounds are held out
+        seed of the training, which decides which sounds are held out
     seconds : float
-        at most
+        length, at most
 
     Returns
     -------
@@ -145,7 +145,7 @@ def preview_of(
     checkpoint : str | Path
         a `.pt` file
     sound : Sound
-        mono, at 48 kHz
+        a mono sound at 48 kHz
     """
     model = unfinished_model(checkpoint)
     z = model.encode(torch.from_numpy(sound.samples))
@@ -158,9 +158,9 @@ class TrainPanel(TrainingPanel):
     Parameters
     ----------
     folder : str | Path
-        of sounds
+        a folder of sounds
     name : str
-        of the model; '': that of the folder
+        name of the model; '': that of the folder
     models_dir : str | Path | None
         the library's folder; None: the usual one
     """

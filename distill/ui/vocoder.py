@@ -40,7 +40,7 @@ class VocoderTraining(Work):
     on_update : Callable[[Any], Any] | None
         called with this training after every epoch and at the end
     **settings : Any
-        of `bundle_vocoder`: type, minutes, resume, force …
+        more arguments of `bundle_vocoder`: type, minutes, resume, force …
     """
     kind = 'vocoder training'
 
@@ -78,7 +78,7 @@ class Estimate(Work):
     on_update : Callable[[Any], Any] | None
         called with this estimate at the end
     **settings : Any
-        of `bundle_vocoder`
+        more arguments of `bundle_vocoder`
     """
     kind = 'estimate of a vocoder training'
 
@@ -120,11 +120,11 @@ class VocoderPanel(TrainingPanel):
     model : ModelRef
         a model, its name, id or file; '': none yet
     folder : str | Path
-        of sounds
+        a folder of sounds
     drop_folder : str | Path
-        where dropped files go
+        folder that dropped files are written into
     **settings : Any
-        of `bundle_vocoder`: batch_size, discriminators, device, seed …
+        more arguments of `bundle_vocoder`: batch_size, discriminators, device, seed …
     """
     def __init__(self,
         models_dir: str | Path | None = None,
@@ -204,7 +204,7 @@ class VocoderPanel(TrainingPanel):
         Parameters
         ----------
         folder : str
-            of sounds
+            a folder of sounds
         """
         if self.folder.value == folder: self.read()
         else: self.folder.value = folder

@@ -27,12 +27,12 @@ class Work:
     Parameters
     ----------
     key : object
-        what it works on: one at a time
+        what it works on; no two works on the same thing run at once
     name : str
     on_update : Callable[[Any], Any] | None
         called with this work after every epoch and at the end
     records : Iterable[dict[str, Any]]
-        of epochs done before, in an earlier session
+        records of epochs done in an earlier session
     """
     running: dict[str, Work] = {}   # all that is running, by what it works on
     kind = 'work'                   # what messages call it
@@ -108,7 +108,7 @@ class Work:
         Parameters
         ----------
         now : bool
-            at once; the current epoch is lost
+            stop at once, which loses the current epoch
         """
         (self.stop_now if now else self.stop_after_epoch).set()
 
@@ -120,7 +120,7 @@ class Work:
         Parameters
         ----------
         seconds : float | None
-            at most; None: until the end
+            seconds to wait, at most; None: until the end
 
         Returns
         -------
@@ -140,7 +140,7 @@ def stop_all(
     Parameters
     ----------
     seconds : float
-        to wait for each, at most
+        seconds to wait for each, at most
     """
     all_work = list(Work.running.values())
     for work in all_work: work.stop(now=True)
