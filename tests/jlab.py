@@ -10,7 +10,7 @@ from pathlib import Path
 CHROMIUM = next((p for n in (os.environ.get('CHROMIUM'), 'chromium', 'chromium-browser', 'google-chrome') if n and (p := shutil.which(n))), None)
 missing = ('no Chromium was found: install it (Debian: apt-get install chromium) or name it in the variable CHROMIUM' if not CHROMIUM else
            'playwright is not installed: pip install -e .[dev]' if not importlib.util.find_spec('playwright') else '')
-SHOTS = Path(os.environ.get('DISTILL_SHOTS', Path(__file__).parent/'shots'))    # pictures to look at after a run
+SHOTS = Path(os.environ.get('DISTILL_SHOTS', Path(__file__).parent/'shots'))    # screenshots to look at after a run
 FLAGS = ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking',
          '--disable-component-update', '--disable-sync', '--autoplay-policy=no-user-gesture-required']
 

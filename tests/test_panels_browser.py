@@ -1,4 +1,4 @@
-"What a person does with the panels, with mouse and keyboard, in a real JupyterLab in a real Chromium; pictures of it in tests/shots"
+"What a person does with the panels, with mouse and keyboard, in a real JupyterLab in a real Chromium; screenshots go to tests/shots"
 import base64, json
 from dataclasses import asdict
 from pathlib import Path
@@ -34,7 +34,8 @@ def root(tmp_path_factory):
     task = VAETraining(corpus, vae=VAEConfig(channels=32), cfg=TrainConfig(batch=16, epoch=25))
     history = [{k: v for k, v in asdict(r).items() if k != 'eta'} for r in fit(task, steps=100)]
     meta = ModelMetadata('Rain', corpus='sounds', n_files=32, seconds=corpus.seconds, epochs=4, steps=100, tags=('wet',), held_out=history[-1]['held_out'])
-    save_model(task.model, task.mel.cfg, asdict(task.cfg), meta, models_folder(), analyze(task.model, task.mels), training_history=history)
+    save_model(task.model, task.mel.cfg, asdict(task.cfg), meta, models_folder(), analyze(task.model, task.mels),
+               training_history=history)
     for i in range(40):
         put_card(models_folder(), f'Tape {i:02}', VocoderInfo('hifigan_v2', 50, .03, '2026-01-15') if i % 3 == 0 else None, corpus='field', n_files=12, seconds=300.,
                  epochs=20, held_out=.8 + i/100, tags=('tape', 'choir' if i < 10 else 'loop'), created=f'2026-01-{i % 28 + 1:02}')
@@ -75,7 +76,7 @@ def open_panel(page, root, name, *cells):
     return nb
 
 def shoot(page, nb, name, height=1300):
-    "Pictures in both themes and both widths"
+    "Screenshots in both themes and both widths"
     for theme in ('Light', 'Dark'):
         nb.cmd('apputils:change-theme', theme=f'JupyterLab {theme}')
         page.wait_for_timeout(600)
@@ -106,10 +107,10 @@ def test_library_and_model(page, root):
     shoot(page, nb, 'library-cards')
     page.get_by_role('button', name='table').click()
     page.locator('.distill-delete').click()
-    page.locator('.distill-said', has_text='Tape 01 is in the trash').wait_for()
+    page.locator('.distill-message', has_text='Tape 01 is in the trash').wait_for()
     assert len(ModelLibrary(models_folder())) == 40
     page.locator('.distill-undo-delete').click()
-    page.locator('.distill-said', has_text='is back').wait_for()
+    page.locator('.distill-message', has_text='is back').wait_for()
     assert len(ModelLibrary(models_folder())) == 41
     page.locator('.distill-search input').fill('rain')
     page.locator('.distill-where', has_text='1–1 of 1').wait_for()
@@ -133,7 +134,7 @@ def play_the_model(page, root, nb):
     player = take.locator('.distill-player')
     heard = np.array(player.evaluate(SAMPLES), 'float32')
     take.locator('.distill-export').click()
-    page.locator('.distill-said', has_text='Exported').wait_for()
+    page.locator('.distill-message', has_text='Exported').wait_for()
     saved = read_audio(root/'exports'/'Rain_0.wav')[0][0].numpy()
     assert len(saved) == 48_000 and (heard == saved).all()            # sample for sample
     with page.expect_download() as d: player.locator('.save').click()
@@ -152,7 +153,7 @@ def play_the_model(page, root, nb):
     page.locator('.distill-generate').click()
     page.wait_for_function("() => document.querySelectorAll('.distill-take').length === 2")
     page.get_by_placeholder('name of a new preset').fill('mine'); page.locator('.distill-save-preset').click()
-    page.locator('.distill-said', has_text='Saved the preset mine').wait_for()
+    page.locator('.distill-message', has_text='Saved the preset mine').wait_for()
     assert 'mine' in ModelLibrary(models_folder()).get('Rain').extra['presets']
     page.locator('.distill-take').first.locator('.distill-vary').click()                         # like this one: six a second, wide
     page.wait_for_function("() => document.querySelector('.distill-like input').value.endsWith('.flac')")
@@ -164,7 +165,7 @@ def play_the_model(page, root, nb):
     heard = np.array(page.locator('.distill-take', has_text='density 6').locator('.distill-player').evaluate(SAMPLES), 'float32')
     assert (heard == read_audio(df.path.iloc[0])[0][0].numpy()).all()
     page.locator('.distill-to input').fill('sounds/kicks/kick_1.wav'); page.keyboard.press('Tab')  # and from it to another
-    page.get_by_text('have no part in it').wait_for()
+    page.get_by_text('is decided by its two sounds').wait_for()
     page.locator('.distill-generate').click()
     page.locator('.distill-take', has_text='to kick_1.wav, position 0.5').wait_for()
     page.locator('.distill-find input').fill('morph'); page.keyboard.press('Tab')
@@ -173,7 +174,7 @@ def play_the_model(page, root, nb):
     shoot(page, nb, 'model', 2000)
 
 def test_two_thousand_models(page, root):
-    "From a key to the rows on the screen, measured and written beside the pictures"
+    "From a key to the rows on the screen, measured and written beside the screenshots"
     (root/'many').mkdir()
     for i in range(2000): put_card(root/'many', f'{("rain", "wind", "bell")[i % 3]} {i}', corpus=f'tape {i % 9}', created='2026-01-01')
     open_panel(page, root, 'many', 'from distill.ui import LibraryPanel\npanel = LibraryPanel("many")', 'panel')
@@ -193,7 +194,7 @@ def test_two_thousand_models(page, root):
 
 def test_train_stop_and_resume(page, root):
     "With sliders that are not named: what is waited for is the training"
-    src = f"import distill.pipeline\ndistill.pipeline.name_sliders = lambda net, mel, analysis: analysis\nfrom distill.ui import TrainPanel\npanel = TrainPanel({str(root/'few')!r}, 'From the page')\npanel.steps.value, panel.every.value = 150, 1"
+    src = f"import distill.pipeline\ndistill.pipeline.name_sliders = lambda model: model.analysis\nfrom distill.ui import TrainPanel\npanel = TrainPanel({str(root/'few')!r}, 'From the page')\npanel.steps.value, panel.every.value = 150, 1"
     nb = open_panel(page, root, 'train', src, 'panel', "TrainPanel(models_dir=panel.models_dir, name='From the page')")
     assert '150 steps, about' in page.locator('.distill-cost').first.inner_text()
     first = page.locator('.distill-panel').first
@@ -227,7 +228,7 @@ def test_a_vocoder_is_trained_stopped_and_resumed(page, root):
     shoot(page, nb, 'vocoder-plan')
     page.locator('.distill-start').click()
     page.get_by_alt_text('loss curves').wait_for(timeout=120_000)
-    page.locator('.distill-status', has_text='to go').wait_for()
+    page.locator('.distill-status', has_text='left').wait_for()
     assert 'Griffin-Lim' in page.locator('.distill-status').inner_text()
     page.locator('.distill-stop').click()                             # the page is free while it trains
     page.locator('.distill-status', has_text='Stopped after').wait_for(timeout=120_000)
@@ -247,7 +248,7 @@ def test_a_vocoder_is_trained_stopped_and_resumed(page, root):
     page.locator('.distill-take').wait_for()
     assert ModelLibrary(models_folder()).get('Rain').vocoder.epochs == 3
     page.locator('.distill-replace').click()                          # asks first
-    page.locator('.distill-said', has_text='Replace it?').wait_for()
+    page.locator('.distill-message', has_text='Replace it?').wait_for()
     shoot(page, nb, 'vocoder-replace')
     page.get_by_role('button', name='Yes, replace it').click()
     page.locator('.distill-status', has_text='epoch 1').wait_for(timeout=120_000)
@@ -272,7 +273,7 @@ def test_corpus(page, root):
     heard = np.array(player.evaluate(SAMPLES), 'float32')
     corpus = Corpus(root/'sounds')
     assert np.abs(heard - corpus[4].numpy()[:len(heard)]).max() < 2**-22
-    page.locator('.distill-check button, button.distill-check, .distill-look-again').first.focus()
+    page.locator('.distill-read-again').focus()
     for _ in range(20):                                               # by keyboard: Tab comes to the dot that is chosen, arrows to the others
         page.keyboard.press('Tab')
         if page.evaluate("() => document.activeElement.tagName") == 'circle': break
@@ -281,7 +282,7 @@ def test_corpus(page, root):
     assert page.evaluate("() => document.activeElement.getAttribute('aria-label')") == corpus.names[5]
     shoot(page, nb, 'corpus')
     page.locator('.distill-drop input').first.set_input_files([root/'sounds'/n for n in corpus.names[:3]])
-    page.locator('.distill-said', has_text='Received 3 files').wait_for()
+    page.locator('.distill-message', has_text='Received 3 files').wait_for()
     page.wait_for_function("() => document.querySelectorAll('.distill-map circle').length === 3")
     take_a_folder(page, root)
     data, name = (root/'sounds'/corpus.names[5]).read_bytes(), 'a drop.wav'
