@@ -438,9 +438,7 @@ def as_sound(
     """
     if isinstance(x, Sound): return x
     if isinstance(x, GivenSound): return Sound(x.samples, info=dict(name=Path(x.file).stem))
-    if isinstance(x, (str, Path)):
-        samples, rate = read_audio(x)
-        return Sound(samples, rate, dict(name=Path(x).stem))
+    if isinstance(x, (str, Path)): return Sound(*read_audio(x), info=dict(name=Path(x).stem))
     data: Any = x
     rate: Any = SAMPLE_RATE
     if isinstance(x, tuple) and len(x) == 2: data, rate = x
