@@ -180,9 +180,9 @@ class Corpus:
         if not self.files: return f'The folder {self.folder} is empty: {remedy}'
         refused_first = sorted(self.files, key=lambda f: f.status != 'refused')
         n = Counter(f.status for f in self.files)
-        examples = '; '.join(f'{f.name}: {f.reason}' for f in refused_first[:3]) + ('; …' if len(self.files) > 3 else '')
+        examples = [f'{f.name}: {f.reason}' for f in refused_first[:3]] + ['…']*(len(self.files) > 3)
         counts = f'{n["refused"]} refused and {n["ignored"]} ignored'
-        return f'Nothing in {self.folder} can be used, {counts} ({examples}): {remedy}'
+        return f'Nothing in {self.folder} can be used, {counts} ({"; ".join(examples)}): {remedy}'
 
     def _samples(self, i): # -> (t,)
         "The sound of used file `i`: in memory, from the cache, or decoded again"
