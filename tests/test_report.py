@@ -74,7 +74,7 @@ def made(place):
 def test_a_model_that_gives_its_sounds_back_is_called_that(place, monkeypatch):
     _, path, corpus, learned, unseen = place
     def memorized(model, seed, vocoder): return Sound((.9*learned[seed]).numpy())
-    monkeypatch.setattr('distill.evaluation.evaluate.generate', memorized)
+    monkeypatch.setattr(Model, 'generate', memorized)
     r = report(path, corpus, keep=False, generated=len(learned), max_sounds=20)
     assert r.facts()['Memorization'].startswith('strong signs') and r.comparison.memorization.nearer > .9
     assert r.comparison.coverage['generated'] > .9
@@ -136,9 +136,10 @@ def test_generated_sounds_are_those_of_generate(place):
     for i, x in enumerate(evaluation.generated): np.testing.assert_array_equal(x, generate(model, seed=3 + i))
 
 
-def test_a_seed_repeats(place, made):
-    _, path, corpus, *_ = place
-    assert report(path, corpus, keep=False, **FEW) == made
+def test_a_seed_repeats_for_a_model_by_name_or_path(place, made, monkeypatch):
+    home, path, corpus, *_ = place
+    monkeypatch.setenv('DISTILL_MODELS', str(home/'models'))
+    assert report('little', corpus.folder, keep=False, **FEW) == made
     assert report(path, corpus, seed=1, keep=False, **FEW).comparison.mmd != made.comparison.mmd
 
 

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 from ..audio.corpus import Corpus
-from ..audio.files import SAMPLE_RATE
+from ..audio.files import SAMPLE_RATE, Sound
 from ..audio.space import finish
 from ..core import UserError, make_generator
 from .measures import (FEWEST, NO_VISQOL, baseline_distances, compare, describe_sounds, finite_mean,
@@ -30,7 +30,6 @@ from ..features.descriptors import DESCRIPTORS
 from ..features.distance import mr_stft
 from ..features.mel import Mel
 from ..features.nearness import Near, Nearness
-from ..generation.sounds import generate, reconstruct
 from ..models.model import Model
 from ..models.persistence import ModelRef, edit_model, load_model
 from ..models.vocoders import GriffinLim, Vocoder
@@ -204,7 +203,7 @@ _AS_AUDIO = 12           # sounds that are reconstructed as audio
 _AS_AUDIO_SECONDS = 3.   # of each of them
 _SCORED = 6              # sounds that ViSQOL scores
 
-def _samples(sound) -> Tensor: return torch.from_numpy(sound.samples) # a `Sound` -> (t,)
+def _samples(sound: Sound) -> Tensor: return torch.from_numpy(sound.samples) # -> (t,)
 
 class Evaluation:
     """A model, measured on some sounds step by step
@@ -281,14 +280,21 @@ class Evaluation:
                 self.descriptors[origin].append(describe_sounds([x], self.mel))
                 yield len(x)/SAMPLE_RATE
 
+    def make_audible(self, mel: Tensor, samples: int, way: Way = 'vocoder') -> Tensor: # (1,m,f) -> (samples,)
+        "A mel spectrogram as a sound, with fade and limiter"
+        with torch.no_grad(): sound = self.vocoders[way](mel, seed=self.seed)[0]
+        return finish(sound, samples).float().cpu()
+
+    def reconstruct(self, x: Tensor) -> Tensor: # (t,) -> (t,)
+        "A sound after encoder, decoder and vocoder"
+        mel = self.model.decode(self.model.encode(x), self.model.mel.cfg.frames(len(x)), self.seed)
+        return self.make_audible(mel, len(x))
+
     def resynthesize(self, x: Tensor) -> dict[Way, Tensor]: # (t,) -> (t,) each
         "A sound, made audible in every way"
         mel = self.model.compute_mel(x)
-        made: dict[Way, Tensor] = {'reconstruction': _samples(reconstruct(self.model, x, self.vocoder, self.seed))}
-        with torch.no_grad():
-            for way, vocoder in self.vocoders.items():
-                made[way] = finish(vocoder(mel, seed=self.seed)[0], len(x)).float().cpu()
-        return made
+        made: dict[Way, Tensor] = {'reconstruction': self.reconstruct(x)}
+        return made | {way: self.make_audible(mel, len(x), way) for way in self.vocoders}
 
     def measure_sounds(self) -> Iterator[float]: # yields seconds of sound
         "Reconstruct some sounds as audio"
@@ -318,7 +324,7 @@ class Evaluation:
         self.generated: list[Tensor] = []
         self.generated_descriptors: list[Tensor] = []       # (1,d) each
         for seed in range(self.seed, self.seed + self.n_generated):
-            self.generated.append(_samples(generate(self.model, seed=seed, vocoder=self.vocoder)))
+            self.generated.append(_samples(self.model.generate(seed=seed, vocoder=self.vocoder)))
             self.generated_descriptors.append(describe_sounds(self.generated[-1:], self.mel))
             yield 1.
 
@@ -327,8 +333,7 @@ class Evaluation:
         self.reconstructed_descriptors: list[Tensor] = []   # (1,d) each
         sounds = self.baseline if len(self.baseline) >= FEWEST else self.reference
         for x in sounds[:self.n_generated]:
-            y = _samples(reconstruct(self.model, x, self.vocoder, self.seed))
-            self.reconstructed_descriptors.append(describe_sounds([y], self.mel))
+            self.reconstructed_descriptors.append(describe_sounds([self.reconstruct(x)], self.mel))
             yield 1.
 
     def find_nearest(self) -> Iterator[float]: # yields how many sounds were compared with all others
@@ -436,7 +441,7 @@ class Evaluation:
             comparison=comparison, worst=sorted(self.worst, key=lambda w: -w.error)[:6], sliders=self.slider_qualities(),
             thumbnails=self.thumbnails(), not_measured=self.not_measured(comparison))
 
-# %% ../../nbs/740_evaluation.evaluate.ipynb #db874cec
+# %% ../../nbs/740_evaluation.evaluate.ipynb #17584553
 def report(
     model: ModelRef,
     corpus: Corpus | str | Path,
@@ -463,7 +468,7 @@ def report(
     max_sounds : int
         sounds of the folder to use, at most
     vocoder : str
-        'auto', 'own', 'base' or 'griffin-lim'
+        vocoder: 'auto' (whichever measured better), 'own', 'base' or 'griffin-lim'
     keep : bool
         put the report into the model's file, in place of an earlier one
     progress : Callable[[Progress], object] | None
