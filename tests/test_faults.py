@@ -11,7 +11,7 @@ from distill.core import UserError, WriteError, sweep_leftovers
 from distill.library.catalog import AmbiguousModel, ModelLibrary, UnknownModel, repair_index
 from distill.models.contents import read_contents
 from distill.models.persistence import load_model, verify_model
-from little import put_card, save, vocoder
+from little import save, vocoder
 
 FULL = bool(int(os.environ.get('DISTILL_FAULTS', 0)))
 forks = pytest.mark.skipif(not hasattr(os, 'fork'), reason='needs os.fork')
@@ -71,7 +71,7 @@ def busy(folder, log, seed):
 @forks
 def test_kill_at_any_instant(tmp_path, record_property):
     folder, log, r, n = tmp_path/'lib', Log(tmp_path/'log'), random.Random(0), 500 if FULL else 200
-    first = save(folder, 'First')
+    save(folder, 'First')
     log('saved', ModelLibrary(folder).get('First').model_id)
     swept = torn = 0
     for i in range(n):
@@ -210,7 +210,7 @@ def test_a_disk_that_fills_up(disk):
 
 def test_a_full_disk_still_lists_and_deletes(disk):
     folder, _ = disk
-    f = save(folder, 'Old')
+    save(folder, 'Old')
     (folder/'library.db').unlink()
     fill(folder, 0)
     lib = ModelLibrary(folder)
