@@ -104,18 +104,18 @@ def _remember(history: History, sound: Sound) -> None:
     except UserError as e: note(f'Not added to the history: {e}')
     if history.note: note(history.note)
 
-# %% ../../nbs/930_cli.generate.ipynb #44c5f99f
+# %% ../../nbs/930_cli.generate.ipynb #44cd1cdf
 @dataclass
 class Output:
     "What becomes of new sounds, as options"
     out: Annotated[Path, typer.Option(metavar='FOLDER', help='Folder for the sounds; created if missing.')] = Path('.')
     format: Annotated[str, typer.Option(
-        help="'wav', 'flac', 'ogg' or 'mp3'.", autocompletion=choices(*FORMATS))] = 'wav'
+        help="File format: 'wav', 'flac', 'ogg' or 'mp3'.", autocompletion=choices(*FORMATS))] = 'wav'
     bits: Annotated[Optional[int], option(
         'distill.generation.sounds.save_sound', 'bits', words=('16', '24', '32'))] = None
     device: Annotated[str, option('distill.models.persistence.load_model', 'device', words=DEVICES)] = 'cpu'
     compare_with: Annotated[Optional[Path], typer.Option('--near', metavar='FOLDER', help=(
-        'Folder of sounds to compare each new sound with: is it a copy, near them, or unlike them?'))] = None
+        'Folder of sounds to compare each new sound with: is it a copy of one, near them, or unlike them?'))] = None
     history: Annotated[bool, typer.Option(help='Also put each sound into the history.')] = True
     models_dir: ModelsDir = None
     as_json: AsJson = False

@@ -13,7 +13,7 @@ from .shell import (
     note, option, print_json, print_table)
 from ..core import UserError, models_folder
 from ..library.card import TABLE_COLUMNS, ModelEntry
-from ..library.catalog import ModelLibrary, differences, repair_index
+from ..library.catalog import ModelLibrary, differences, differing_settings, repair_index
 from ..text import counted, duration_text
 
 # %% auto #0
@@ -41,11 +41,6 @@ _HAS_VOCODER: dict[str, bool | str] = dict(any=True, none=False, hifigan_v2='hif
 _VocoderFilter = Annotated[Optional[str], typer.Option(
     help="Only models with a vocoder of their own ('any', 'hifigan_v2' or 'fourier'), or without ('none').",
     autocompletion=choices(*_HAS_VOCODER))]
-
-def _differing(entries: list[ModelEntry]) -> list[str]:
-    "The settings that are not the same in all of these models"
-    names = dict.fromkeys(name for entry in entries for name in entry.settings)
-    return [name for name in names if len({entry.settings.get(name) for entry in entries}) > 1]
 
 def _values(settings: dict[str, Any], names: list[str]) -> list[str]:
     "Some settings as cells of a table"
@@ -75,7 +70,7 @@ def list_(
     library = _library(models_dir)
     if trash: library = library.trash
     found = library.search(text, tags or (), None if vocoder is None else _HAS_VOCODER[vocoder])
-    shown = _differing(found) if settings else []
+    shown = differing_settings([e.settings for e in found]) if settings else []
     if as_json: print_json([entry.to_dict() for entry in found])
     else: print_table([*TABLE_COLUMNS, *shown], [[*entry.cells(), *_values(entry.settings, shown)] for entry in found])
     note(f'{len(found)} of {counted(len(library), "model")} in {library.folder}')

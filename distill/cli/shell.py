@@ -204,9 +204,9 @@ def find_model(
     """
     return ModelLibrary(models_dir).get(refuse_v1(ref)).path
 
-# %% ../../nbs/900_cli.shell.ipynb #d23b7d5b
+# %% ../../nbs/900_cli.shell.ipynb #d0165283
 MODEL = dict(metavar='MODEL', callback=refuse_v1, autocompletion=model_names(),
-             help='Name of a model or an unambiguous part of it, its id or the first 4 letters or more, or its file.')
+             help='A model: its name or an unambiguous part of it, the first 4 or more letters of its id, or its file.')
 TRASHED = MODEL | dict(autocompletion=model_names(trash=True))
 Model = Annotated[str, typer.Argument(**MODEL)]
 Models = Annotated[list[str], typer.Argument(**MODEL)]

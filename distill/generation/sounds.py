@@ -49,13 +49,13 @@ def generate(
     seed : int
         random seed; the same one gives the same samples on the same machine
     vocoder : str
-        'auto' (whichever measured better), 'own', 'base' or 'griffin-lim'
+        vocoder: 'auto' (whichever measured better), 'own', 'base' or 'griffin-lim'
     like : SoundInput | None
         a sound to vary: a file, a `Sound`, samples or (samples, rate)
     variation : float
         distance from `like`, from 0 (its reconstruction) to 1 (a free sound)
     density : float | None
-        sounds per second, overlapping, up to 50; None: one after the other
+        sounds per second, up to 50, which may overlap; None: one after the other
     width : float
         stereo width, from 0 (mono) to 1 (two unrelated sides)
     azimuth : float | None
@@ -88,7 +88,7 @@ def reconstruct(
     x : SoundInput
         a file, a `Sound`, samples (t,) at 48 kHz or (samples, rate)
     vocoder : str
-        'auto' (whichever measured better), 'own', 'base' or 'griffin-lim'
+        vocoder: 'auto' (whichever measured better), 'own', 'base' or 'griffin-lim'
     seed : int
         random seed of its noise
 
@@ -129,7 +129,7 @@ def morph(
     seed : int
         random seed of its noise
     vocoder : str
-        'auto' (whichever measured better), 'own', 'base' or 'griffin-lim'
+        vocoder: 'auto' (whichever measured better), 'own', 'base' or 'griffin-lim'
     width : float
         stereo width, from 0 (mono) to 1 (two unrelated sides)
     azimuth : float | None
@@ -223,7 +223,7 @@ def blend(
     variation : float
         distance from `like`, from 0 (its reconstruction) to 1 (a free sound)
     density : float | None
-        sounds per second, overlapping, up to 50; None: one after the other
+        sounds per second, up to 50, which may overlap; None: one after the other
     width : float
         stereo width, from 0 (mono) to 1 (two unrelated sides)
     azimuth : float | None
