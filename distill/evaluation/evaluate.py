@@ -462,13 +462,13 @@ def report(
     corpus : Corpus | str | Path
         a folder of sounds: the one the model was trained on, or another
     seed : int
-        of the generated sounds, and of the choice from a large folder
+        seed of the generated sounds and of the choice of sounds from a large folder
     generated : int
         number of new sounds to generate and compare, at least 4
     max_sounds : int
-        sounds of the folder to use, at most
+        how many sounds of the folder to use, at most
     vocoder : str
-        vocoder: 'auto' (whichever measured better), 'own', 'base' or 'griffin-lim'
+        'auto' (the one that measured better), 'own', 'base' or 'griffin-lim'
     keep : bool
         put the report into the model's file, in place of an earlier one
     progress : Callable[[Progress], object] | None
