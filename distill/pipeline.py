@@ -288,7 +288,7 @@ def bundle_vocoder(
     batch_size : int
         crops per step
     discriminators : str | None
-        'none', 'small' or 'full'; None: none for 'fourier', for 'hifigan_v2' by device
+        'none', 'small' or 'full'; None: none for 'fourier', else by device
     checkpoint_interval : int
         epochs between two writes of the file
     resume : bool
@@ -339,7 +339,7 @@ def bundle_vocoder(
         if plan and task.is_main: plan(ahead)
     before = own if own and (not unfinished or own['training_metadata'].get('finished')) else None
     place = _InFile(path, task, before, checkpoint_interval)
-    task.barrier()                                                           # all have read the file before one writes it
+    task.barrier()                      # all have read the file before one writes it
     for rec in fit(task, steps, minutes, place, resume, stop):
         if not task.is_main: continue
         if preview: preview(*task.preview())

@@ -238,8 +238,8 @@ def blend(
     """
     recipe = Recipe({} if sliders is None else sliders, seconds, seed, vocoder, like, variation, density,
                     width=width, azimuth=azimuth, rate=rate)
-    is_list = isinstance(models, (list, tuple)) and all(isinstance(pair, (list, tuple)) and len(pair) == 2 for pair in models)
-    if not is_list or not models:
+    is_pair = lambda x: isinstance(x, (list, tuple)) and len(x) == 2
+    if not models or not isinstance(models, (list, tuple)) or not all(map(is_pair, models)):
         raise UserError('A blend needs models with weights, like [("rain", 2), ("bells", 1)].')
     return blend_recipe([(load_model(model), weight) for model, weight in models], recipe)
 

@@ -11,7 +11,7 @@ from functools import partial
 from itertools import pairwise
 
 # %% auto #0
-__all__ = ['Answer', 'HiFiGANConfig', 'Fusion', 'generator_layers', 'HiFiGAN', 'in_chunks', 'DiscriminatorConfig',
+__all__ = ['Answer', 'HiFiGANConfig', 'Fusion', 'make_generator_layers', 'HiFiGAN', 'in_chunks', 'DiscriminatorConfig',
            'Discriminator', 'by_period', 'by_scale', 'by_window', 'Discriminators', 'discriminator_loss',
            'feature_distance', 'generator_loss', 'phase_augment']
 
@@ -97,16 +97,14 @@ class Fusion(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor: # (b,c,1,t) -> (b,c,1,t)
         "The mean of what the branches make of `x`"
-        outputs = []
+        out = None
         for steps in self.branches:
             y = x
-            for step in steps.children(): y = step(y).add_(y)
-            outputs.append(y)
-        total, *others = outputs
-        for y in others: total.add_(y)
-        return total.div_(len(outputs))
+            for step in steps: y = step(y).add_(y)
+            out = y if out is None else out.add_(y)
+        return out.div_(len(self.branches))
 
-def generator_layers(
+def make_generator_layers(
     cfg: HiFiGANConfig,
     norm: Callable[[nn.Module], nn.Module],
 ) -> nn.Sequential:
@@ -127,8 +125,7 @@ def generator_layers(
         padding = k//2*dilation
         return norm(nn.Conv2d(inputs, outputs, (1, k), dilation=(1, dilation), padding=(0, padding)))
     def act(slope): return nn.LeakyReLU(slope, inplace=True)
-    def residual(c, k, dilation):
-        return nn.Sequential(nn.LeakyReLU(.1), conv(c, c, k, dilation), act(.1), conv(c, c, k))
+    def residual(c, k, dilation): return nn.Sequential(nn.LeakyReLU(.1), conv(c, c, k, dilation), act(.1), conv(c, c, k))
     c = cfg.channels
     layers = [conv(cfg.n_mels, c, 7)]
     for rate in cfg.rates:
@@ -138,7 +135,7 @@ def generator_layers(
         layers += [Fusion([[residual(c, k, d) for d in cfg.dilations] for k in cfg.kernels])]
     return nn.Sequential(*layers, act(.01), conv(c, 1, 7))
 
-# %% ../../nbs/330_models.hifigan.ipynb #ebe93944
+# %% ../../nbs/330_models.hifigan.ipynb #dd6199ca
 class HiFiGAN(nn.Module):
     """Mel to wave by stretching, stage after stage: (b,m,f) -> (b,f*hop)
 
@@ -160,8 +157,7 @@ class HiFiGAN(nn.Module):
     ):
         super().__init__()
         self.cfg, self.receptive = cfg, cfg.receptive
-        norm = (lambda m: m) if fused else weight_norm
-        with fresh_weights(seed): self.body = generator_layers(cfg, norm)
+        with fresh_weights(seed): self.body = make_generator_layers(cfg, nn.Identity() if fused else weight_norm)
         for name in ('mean', 'std'):
             self.register_buffer(name, torch.tensor(getattr(cfg, name))[:, None], persistent=False)
 
@@ -179,7 +175,7 @@ class HiFiGAN(nn.Module):
         for name, m in self.named_modules():
             if not isinstance(m, (nn.Conv2d, nn.ConvTranspose2d)): continue
             weights[f'{name}.weight'] = m.weight.detach().clone()
-            if m.bias is not None: weights[f'{name}.bias'] = m.bias.detach().clone()
+            weights[f'{name}.bias'] = m.bias.detach().clone()
         net.load_state_dict(weights, assign=True)
         return net.to(self.mean.device).requires_grad_(False).eval()
 

@@ -98,7 +98,8 @@ class Model:
     def analyzed(self) -> LatentAnalysis:
         "Its latent analysis; `UserError` where it has none"
         if self.analysis is None:
-            raise UserError(f'The model {self.name!r} has no latent analysis, so it makes no new sounds: train it again.')
+            problem = 'has no latent analysis, so it makes no new sounds'
+            raise UserError(f'The model {self.name!r} {problem}: train it again.')
         return self.analysis
 
     def note(self,
@@ -188,8 +189,9 @@ class Model:
         mel = raise_contrast(mel, self.analysis, self.net, self.mel, contrast)
         if seed is None: return mel
         if isinstance(seed, int): return add_noise_residual(mel, z, self.analysis, self.net, self.mel, seed)
+        a, net = self.analysis, self.net
         one_by_one = zip(mel.split(1), z.split(1), seed)
-        return torch.cat([add_noise_residual(m, latent, self.analysis, self.net, self.mel, s) for m, latent, s in one_by_one])
+        return torch.cat([add_noise_residual(m, latent, a, net, self.mel, s) for m, latent, s in one_by_one])
 
     def _latent(self,
         recipe: Recipe,

@@ -24,9 +24,9 @@ from ..features.distance import mr_stft
 from ..features.mel import Mel, MelConfig
 from ..models.config import check_positive, check_share, check_whole
 from ..models.fourier import Fourier, FourierConfig, Phases, mel_to_magnitude, refine_low_phases
-from ..models.hifigan import (
-    Answer, DiscriminatorConfig, Discriminators, HiFiGAN, HiFiGANConfig,
-    discriminator_loss, generator_loss, phase_augment)
+from ..models.hifigan import HiFiGAN, HiFiGANConfig
+from ..models.discriminators import (
+    Answer, DiscriminatorConfig, Discriminators, discriminator_loss, generator_loss, phase_augment)
 from ..models.vocoders import Base, GriffinLim, Unfit, Vocoder, VocoderState, load_vocoder
 from ..text import counted, duration_text
 from .loop import Record, Task, check_budget, fit, plain
@@ -182,7 +182,8 @@ def make_net(
     settings : FourierConfig | HiFiGANConfig | None
         of the net; None: the defaults
     """
-    statistics: dict[str, Any] = dict(n_mels=mel.cfg.n_mels, mean=rows.mean(1).tolist(), std=(rows.std(1) + .5).tolist())
+    mean, std = rows.mean(1).tolist(), (rows.std(1) + .5).tolist()
+    statistics: dict[str, Any] = dict(n_mels=mel.cfg.n_mels, mean=mean, std=std)
     if settings is None and cfg.type == 'fourier': settings = FourierConfig(n_fft=mel.cfg.n_fft, **statistics)
     if settings is None: settings = HiFiGANConfig(hop=mel.cfg.hop, **statistics)
     if isinstance(settings, FourierConfig): return Fourier(settings, mel, cfg.seed)

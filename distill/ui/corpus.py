@@ -69,20 +69,20 @@ class CorpusPanel(Panel):
         a folder of sounds; '': none yet
     model : ModelRef | None
         a model, its name, id or file, to lay out the map as it hears
-    drop_folder : str | Path
+    into : str | Path
         folder that dropped files are written into
     """
     def __init__(self,
         folder: str | Path = '',
         model: ModelRef | None = None,
-        drop_folder: str | Path = 'sounds',
+        into: str | Path = 'sounds',
     ) -> None:
         self.corpus: Corpus | None = None
         self.model = None if model is None else load_model(model)
         self.folder = self.on_change(field(W.Text, 'sounds', str(folder), width=280, placeholder='a folder'),
                                      self.read, 'folder')
         self.reread = self.button('Read again', self.read, 'Read the folder again')
-        self.drop = Drop(self, drop_folder, self.choose)
+        self.drop = Drop(self, into, self.choose)
         self.summary, self.unused, self.histograms = W.HTML(), W.HTML(), W.HTML()
         views = ['brightness and noise', 'as the model hears']
         self.view = W.ToggleButtons(options=views, style=dict(button_width='160px'))

@@ -121,7 +121,7 @@ class VocoderPanel(TrainingPanel):
         a model, its name, id or file; '': none yet
     folder : str | Path
         a folder of sounds
-    drop_folder : str | Path
+    into : str | Path
         folder that dropped files are written into
     **settings : Any
         more arguments of `bundle_vocoder`: batch_size, discriminators, device, seed …
@@ -130,7 +130,7 @@ class VocoderPanel(TrainingPanel):
         models_dir: str | Path | None = None,
         model: ModelRef = '',
         folder: str | Path = '',
-        drop_folder: str | Path = 'sounds',
+        into: str | Path = 'sounds',
         **settings: Any,
     ) -> None:
         self.library, self.settings = ModelLibrary(models_dir), settings
@@ -139,7 +139,7 @@ class VocoderPanel(TrainingPanel):
         self.estimate: Estimate | None = None
         self._make_progress()
         self._make_inputs(model if isinstance(model, str) else str(find_model(model)), str(folder))
-        self.drop = Drop(self, drop_folder, self.choose)
+        self.drop = Drop(self, into, self.choose)
         self.about, self.cost = W.HTML(), W.HTML()
         super().__init__(
             row(self.model_field, self.folder), self.drop, row(self.type, self.minutes, self.every), self.about,
