@@ -198,7 +198,8 @@ def _check_space(width, azimuth, rate):
     if azimuth is not None: place(silence, azimuth)
     if isinstance(rate, bool) or not isinstance(rate, int) or not RATES[0] <= rate <= RATES[1]:
         low, high = RATES
-        raise UserError(f'The rate cannot be {rate!r} Hz: give 44100, 48000 or another whole number from {low} to {high}.')
+        remedy = f'give 44100, 48000 or another whole number from {low} to {high}'
+        raise UserError(f'The rate cannot be {rate!r} Hz: {remedy}.')
 
 # %% ../../nbs/530_generation.recipe.ipynb #f8e8fb7b
 _ALWAYS = 'seed', 'seconds', 'sliders', 'vocoder'
