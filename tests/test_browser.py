@@ -7,8 +7,14 @@ import jlab
 ROOT = Path(__file__).resolve().parent.parent
 pytestmark = pytest.mark.skipif(bool(jlab.missing), reason=jlab.missing)
 
-DURATIONS = """() => Promise.all([...document.querySelectorAll('.jp-OutputArea-output audio')].map(a => new Promise(done => {
-    if (a.readyState > 0) done(a.duration); else { a.onloadedmetadata = () => done(a.duration); a.onerror = () => done(-1); a.load(); } })))"""
+DURATIONS = """() => {
+    const duration = audio => new Promise(done => {
+        if (audio.readyState > 0) { done(audio.duration); return; }
+        audio.onloadedmetadata = () => done(audio.duration);
+        audio.onerror = () => done(-1);
+        audio.load();
+    });
+    return Promise.all([...document.querySelectorAll('.jp-OutputArea-output audio')].map(duration)); }"""
 
 def test_the_front_page_in_jupyterlab(tmp_path):
     "Of the training only the beginning; the whole of it runs with the other pages"
@@ -24,5 +30,6 @@ def test_the_front_page_in_jupyterlab(tmp_path):
         assert page.locator('.jp-OutputArea-output table.dataframe tbody tr').count() >= 1
         recorded, *made = page.evaluate(DURATIONS)
         assert .1 < recorded < 5 and made == pytest.approx([1.5, 1.5], abs=.01)      # what the page asks for
-        jlab.SHOTS.mkdir(exist_ok=True); page.screenshot(path=jlab.SHOTS/'front-page.png')
+        jlab.SHOTS.mkdir(exist_ok=True)
+        page.screenshot(path=jlab.SHOTS/'front-page.png')
         assert not page.errors

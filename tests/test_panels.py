@@ -1,9 +1,9 @@
-"Panels without a browser: every control does something, what is shown without a kernel, what goes wrong, and threads that end"
+"Panels without a browser: controls that do something, pages without a kernel, what goes wrong, threads that end"
 import json
 import subprocess
 import sys
 import time
-from dataclasses import asdict, replace
+from dataclasses import asdict
 import ipywidgets as W
 import numpy as np
 import pytest
@@ -29,7 +29,7 @@ from distill.ui import CorpusPanel, LibraryPanel, ModelPanel, Player, TrainPanel
 from distill.ui.drop import write_dropped
 from distill.ui.parts import is_shown
 from distill.ui.table import Rows
-from distill.ui.train import Training, unfinished_model
+from distill.ui.train import unfinished_model
 from distill.ui.vocoder import VocoderTraining, unfinished
 from distill.ui.work import Work
 
@@ -44,15 +44,17 @@ def made(sounds, tmp_path_factory):
     "A model that plays"
     task = VAETraining(Corpus(sounds), vae=VAEConfig(channels=16), cfg=TrainConfig(batch=8, epoch=10))
     history = [{k: v for k, v in asdict(r).items() if k != 'eta'} for r in fit(task, steps=20)]
-    return save_model(task.model, task.mel.cfg, asdict(task.cfg), ModelMetadata('Rain'), tmp_path_factory.mktemp('made'),
-                      analyze(task.model, task.mels), training_history=history)
+    folder, analysis = tmp_path_factory.mktemp('made'), analyze(task.model, task.mels)
+    return save_model(task.model, task.mel.cfg, asdict(task.cfg), ModelMetadata('Rain'), folder, analysis,
+                      training_history=history)
 
 @pytest.fixture
 def library(made, tmp_path):
     "The model that plays, and two cards"
     (tmp_path/'lib').mkdir()
     (tmp_path/'lib'/'Rain.distillgan').write_bytes(made.read_bytes())
-    put_card(tmp_path/'lib', 'Harbor', VocoderInfo('hifigan_v2', 50, .03, '2026-01-15'), epochs=20, created='2026-01-01')
+    vocoder = VocoderInfo('hifigan_v2', 50, .03, '2026-01-15')
+    put_card(tmp_path/'lib', 'Harbor', vocoder, epochs=20, created='2026-01-01')
     put_card(tmp_path/'lib', 'Attic', epochs=5, created='2026-01-02')
     return tmp_path/'lib'
 
@@ -113,7 +115,8 @@ def test_a_recipe_is_shown_and_given_back(made, sounds):
     slider = next(iter(p.controls.sliders.rows))
     file = str(sorted(sounds.rglob('*.wav'))[0])
     for asked in (Recipe(), Recipe(seed=4, seconds=2.), Recipe({slider: -3.5}, 1., 2, 'griffin-lim', density=3.),
-                  Recipe(like=file, variation=.5), Recipe(like=file, to=file, position=.25), Recipe(width=.5, azimuth=90.)):
+                  Recipe(like=file, variation=.5), Recipe(like=file, to=file, position=.25),
+                  Recipe(width=.5, azimuth=90.)):
         p.put(asked)
         assert p.recipe == asked
 
@@ -182,7 +185,7 @@ def test_takes_without_a_history(library, tmp_path):
 
 @pytest.fixture
 def pair(made, tmp_path):
-    "A panel whose folder has another model to blend with, one whose mels are of another kind, and one that is only a card"
+    "A panel with another model to blend with, one whose mels have other settings, and one that is only a card"
     (tmp_path/'lib').mkdir()
     (tmp_path/'lib'/'Rain.distillgan').write_bytes(made.read_bytes())
     m = load_model(made)
@@ -432,7 +435,8 @@ def test_every_button_has_a_handler(made, library, sounds):
 def test_a_model_by_name_id_path_or_itself(library, monkeypatch):
     monkeypatch.setenv('DISTILL_MODELS', str(library))
     model = load_model('Rain')
-    for ref in ('Rain', 'rain', model.metadata.model_id, model.metadata.model_id[:8], model.path, str(model.path), model):
+    id = model.metadata.model_id
+    for ref in ('Rain', 'rain', id, id[:8], model.path, str(model.path), model):
         assert ModelPanel(ref).model.metadata.model_id == model.metadata.model_id
         assert VocoderPanel(model=ref).model.metadata.model_id == model.metadata.model_id
     assert ModelPanel(model).model is model

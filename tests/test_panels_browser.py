@@ -1,4 +1,4 @@
-"What a person does with the panels, with mouse and keyboard, in a real JupyterLab in a real Chromium; screenshots go to tests/shots"
+"Panels used with mouse and keyboard, in a real JupyterLab in a real Chromium; screenshots go to tests/shots"
 import base64, json
 from dataclasses import asdict
 from pathlib import Path
@@ -33,13 +33,17 @@ def root(tmp_path_factory):
     corpus = Corpus(root/'sounds')
     task = VAETraining(corpus, vae=VAEConfig(channels=32), cfg=TrainConfig(batch=16, epoch=25))
     history = [{k: v for k, v in asdict(r).items() if k != 'eta'} for r in fit(task, steps=100)]
-    meta = ModelMetadata('Rain', corpus='sounds', n_files=32, seconds=corpus.seconds, epochs=4, steps=100, tags=('wet',), held_out=history[-1]['held_out'])
+    meta = ModelMetadata('Rain', corpus='sounds', n_files=32, seconds=corpus.seconds, epochs=4, steps=100,
+                         tags=('wet',), held_out=history[-1]['held_out'])
     save_model(task.model, task.mel.cfg, asdict(task.cfg), meta, models_folder(), analyze(task.model, task.mels),
                training_history=history)
     for i in range(40):
-        put_card(models_folder(), f'Tape {i:02}', VocoderInfo('hifigan_v2', 50, .03, '2026-01-15') if i % 3 == 0 else None, corpus='field', n_files=12, seconds=300.,
-                 epochs=20, held_out=.8 + i/100, tags=('tape', 'choir' if i < 10 else 'loop'), created=f'2026-01-{i % 28 + 1:02}')
-    for f in sorted((root/'sounds').rglob('*.*'))[::2]: (root/'few'/f.name).parent.mkdir(exist_ok=True); (root/'few'/f.name).write_bytes(f.read_bytes())
+        vocoder = VocoderInfo('hifigan_v2', 50, .03, '2026-01-15') if i % 3 == 0 else None
+        tags = 'tape', 'choir' if i < 10 else 'loop'
+        put_card(models_folder(), f'Tape {i:02}', vocoder, corpus='field', n_files=12, seconds=300., epochs=20,
+                 held_out=.8 + i/100, tags=tags, created=f'2026-01-{i % 28 + 1:02}')
+    (root/'few').mkdir()
+    for f in sorted((root/'sounds').rglob('*.*'))[::2]: (root/'few'/f.name).write_bytes(f.read_bytes())
     return root
 
 @pytest.fixture(scope='module')
@@ -52,8 +56,14 @@ def page(site):
     with jlab.browser(height=1300) as page:
         page.set_default_timeout(30_000)
         page.site, page.outside = site, []
-        page.route(lambda url: not url.startswith((site, 'data:', 'blob:')), lambda r: (page.outside.append(r.request.url), r.abort()))     # there is no network
-        page.on('console', lambda m: page.errors.append(m.text) if m.type == 'error' and not any(q in m.text for q in QUIET) else None)
+        def refuse(route):                              # there is no network
+            page.outside.append(route.request.url)
+            route.abort()
+        def note(message):
+            known = any(text in message.text for text in QUIET)
+            if message.type == 'error' and not known: page.errors.append(message.text)
+        page.route(lambda url: not url.startswith((site, 'data:', 'blob:')), refuse)
+        page.on('console', note)
         yield page
         page.screenshot(path=jlab.SHOTS/'last.png')
         assert not page.errors and not page.outside
@@ -69,7 +79,9 @@ def open_panel(page, root, name, *cells):
     "A notebook with these cells, run in a kernel without a network"
     cells = (ALONE + cells[0], *cells[1:])
     cell = lambda i, src: dict(cell_type='code', id=f'c{i}', metadata={}, source=src, outputs=[], execution_count=None)
-    nb = dict(cells=[cell(i, c) for i, c in enumerate(cells)], metadata=dict(kernelspec=dict(name='python3', display_name='python3', language='python')), nbformat=4, nbformat_minor=5)
+    kernel = dict(name='python3', display_name='python3', language='python')
+    cells = [cell(i, c) for i, c in enumerate(cells)]
+    nb = dict(cells=cells, metadata=dict(kernelspec=kernel), nbformat=4, nbformat_minor=5)
     (root/f'{name}.ipynb').write_text(json.dumps(nb))
     nb = jlab.open_notebook(page, page.site, f'{name}.ipynb')
     assert nb.run_all() == []
@@ -84,7 +96,8 @@ def shoot(page, nb, name, height=1300):
             page.set_viewport_size(dict(width=width, height=height))
             page.wait_for_timeout(300)
             page.screenshot(path=jlab.SHOTS/f'{name}-{theme.lower()}-{width}.png')
-            assert page.evaluate("() => { const p = document.querySelector('.distill-panel'); return p.scrollWidth <= p.clientWidth + 1 }"), f'wider than the page at {width}'
+            wide, room = page.locator('.distill-panel').first.evaluate('e => [e.scrollWidth, e.clientWidth]')
+            assert wide <= room + 1, f'wider than the page at {width}'
     nb.cmd('apputils:change-theme', theme='JupyterLab Light')
     page.set_viewport_size(dict(width=1280, height=1300))
     page.wait_for_timeout(600)
@@ -99,7 +112,8 @@ def test_library_and_model(page, root):
     page.locator('.distill-where', has_text='of 10').wait_for()
     page.get_by_role('button', name='Name', exact=True).click()
     page.wait_for_function("() => document.querySelector('.distill-rows td').textContent === 'Tape 00'")
-    rows.first.focus(); page.keyboard.press('ArrowDown')
+    rows.first.focus()
+    page.keyboard.press('ArrowDown')
     page.locator('.distill-facts', has_text='field (12 files').wait_for()
     assert page.locator('.distill-rows tr.on td').first.inner_text() == 'Tape 01'
     page.get_by_role('button', name='cards').click()
@@ -114,7 +128,8 @@ def test_library_and_model(page, root):
     assert len(ModelLibrary(models_folder())) == 41
     page.locator('.distill-search input').fill('rain')
     page.locator('.distill-where', has_text='1–1 of 1').wait_for()
-    rows.first.focus(); page.keyboard.press('Enter')                  # opens it
+    rows.first.focus()
+    page.keyboard.press('Enter')                  # opens it
     page.locator('.distill-generate').wait_for()
     page.locator('.distill-preview').click()
     page.locator('.distill-player canvas').first.wait_for()
@@ -126,7 +141,10 @@ def play_the_model(page, root, nb):
     handle = page.locator('.noUi-handle').first
     handle.scroll_into_view_if_needed()
     box = handle.bounding_box()
-    page.mouse.move(box['x'] + box['width']/2, box['y'] + box['height']/2); page.mouse.down(); page.mouse.move(box['x'] + 60, box['y'] + 4, steps=5); page.mouse.up()
+    page.mouse.move(box['x'] + box['width']/2, box['y'] + box['height']/2)
+    page.mouse.down()
+    page.mouse.move(box['x'] + 60, box['y'] + 4, steps=5)
+    page.mouse.up()
     page.get_by_role('button', name='set', exact=True).first.wait_for()
     page.locator('.distill-generate').click()
     take = page.locator('.distill-take')
@@ -141,34 +159,40 @@ def play_the_model(page, root, nb):
     assert (read_audio(d.value.path())[0][0].numpy() == saved).all() and d.value.suggested_filename == 'Rain_0.wav'
     player.locator('.play').click()
     page.wait_for_function("e => e.player.playing() && e.player.time() > .1", arg=player.element_handle())
-    page.wait_for_function("e => !e.player.playing() && e.player.time() === 0", arg=player.element_handle())     # it ends by itself
+    page.wait_for_function("e => !e.player.playing() && e.player.time() === 0", arg=player.element_handle())   # it ends
     player.locator('.loop').click()
     player.locator('canvas').click(position=dict(x=10, y=10))
     page.wait_for_timeout(1500)
-    assert player.evaluate('e => e.player.playing() && e.player.time() <= 1')                                    # round and round
-    player.locator('canvas').focus(); page.keyboard.press('Space')
+    assert player.evaluate('e => e.player.playing() && e.player.time() <= 1')   # round and round
+    player.locator('canvas').focus()
+    page.keyboard.press('Space')
     page.wait_for_function("e => !e.player.playing()", arg=player.element_handle())
     take.locator('.distill-keep').click()
     page.get_by_text('Kept (1)').wait_for()
     page.locator('.distill-generate').click()
     page.wait_for_function("() => document.querySelectorAll('.distill-take').length === 2")
-    page.get_by_placeholder('name of a new preset').fill('mine'); page.locator('.distill-save-preset').click()
+    page.get_by_placeholder('name of a new preset').fill('mine')
+    page.locator('.distill-save-preset').click()
     page.locator('.distill-message', has_text='Saved the preset mine').wait_for()
     assert 'mine' in ModelLibrary(models_folder()).get('Rain').extra['presets']
-    page.locator('.distill-take').first.locator('.distill-vary').click()                         # like this one: six a second, wide
+    page.locator('.distill-take').first.locator('.distill-vary').click()   # similar, six a second
     page.wait_for_function("() => document.querySelector('.distill-like input').value.endsWith('.flac')")
-    page.get_by_label('sounds a second').fill('6'); page.keyboard.press('Tab')
+    page.get_by_label('sounds a second').fill('6')
+    page.keyboard.press('Tab')
     page.locator('.distill-generate').click()
     page.locator('.distill-take', has_text='density 6, like').wait_for()
-    while len(df := History().df()) < 3: page.wait_for_timeout(50)                               # a take is shown first, then written
+    while len(df := History().df()) < 3: page.wait_for_timeout(50)   # a take is shown first, then written
     assert list(df.kept) == [False, False, True]
-    heard = np.array(page.locator('.distill-take', has_text='density 6').locator('.distill-player').evaluate(SAMPLES), 'float32')
+    dense = page.locator('.distill-take', has_text='density 6').locator('.distill-player')
+    heard = np.array(dense.evaluate(SAMPLES), 'float32')
     assert (heard == read_audio(df.path.iloc[0])[0][0].numpy()).all()
-    page.locator('.distill-to input').fill('sounds/kicks/kick_1.wav'); page.keyboard.press('Tab')  # and from it to another
+    page.locator('.distill-to input').fill('sounds/kicks/kick_1.wav')
+    page.keyboard.press('Tab')  # and from it to another
     page.get_by_text('is decided by its two sounds').wait_for()
     page.locator('.distill-generate').click()
     page.locator('.distill-take', has_text='to kick_1.wav, position 0.5').wait_for()
-    page.locator('.distill-find input').fill('morph'); page.keyboard.press('Tab')
+    page.locator('.distill-find input').fill('morph')
+    page.keyboard.press('Tab')
     page.locator('.distill-fetch').wait_for()
     page.locator('.distill-generate').scroll_into_view_if_needed()
     shoot(page, nb, 'model', 2000)
@@ -176,16 +200,28 @@ def play_the_model(page, root, nb):
 def test_two_thousand_models(page, root):
     "From a key to the rows on the screen, measured and written beside the screenshots"
     (root/'many').mkdir()
-    for i in range(2000): put_card(root/'many', f'{("rain", "wind", "bell")[i % 3]} {i}', corpus=f'tape {i % 9}', created='2026-01-01')
+    names = 'rain', 'wind', 'bell'
+    for i in range(2000): put_card(root/'many', f'{names[i % 3]} {i}', corpus=f'tape {i % 9}', created='2026-01-01')
     open_panel(page, root, 'many', 'from distill.ui import LibraryPanel\npanel = LibraryPanel("many")', 'panel')
     page.locator('.distill-where', has_text='of 2000').wait_for()
     page.evaluate("""() => { window.took = []; let key = 0;
         document.addEventListener('keydown', () => { key = performance.now(); }, true);
-        const seen = new MutationObserver(() => { const k = key; key = 0; if (k) requestAnimationFrame(() => { const c = new MessageChannel(); c.port1.onmessage = () => window.took.push(performance.now() - k); c.port2.postMessage(0); }); });
-        seen.observe(document.querySelector('.distill-rows').parentNode, {childList: true, subtree: true, characterData: true}); }""")
+        const seen = new MutationObserver(() => {
+            const began = key;
+            key = 0;
+            if (began) requestAnimationFrame(() => {
+                const painted = new MessageChannel();
+                painted.port1.onmessage = () => window.took.push(performance.now() - began);
+                painted.port2.postMessage(0);
+            });
+        });
+        const rows = document.querySelector('.distill-rows').parentNode;
+        seen.observe(rows, {childList: true, subtree: true, characterData: true}); }""")
     page.locator('.distill-search input').click()
     models = ModelLibrary(root/'many')
-    for key, query in (('1', '1'), ('9', '19'), ('3', '193'), ('4', '1934'), ('Backspace', '193'), ('Backspace', '19'), ('0', '190'), ('0', '1900')):
+    typed = [('1', '1'), ('9', '19'), ('3', '193'), ('4', '1934')]
+    typed += [('Backspace', '193'), ('Backspace', '19'), ('0', '190'), ('0', '1900')]
+    for key, query in typed:
         page.keyboard.press(key)
         page.locator('.distill-where', has_text=f'of {len(models.search(query))}').wait_for()
         assert page.locator('.distill-rows [data-id]').count() <= 15
@@ -194,7 +230,11 @@ def test_two_thousand_models(page, root):
 
 def test_train_stop_and_resume(page, root):
     "With sliders that are not named: what is waited for is the training"
-    src = f"import distill.pipeline\ndistill.pipeline.name_sliders = lambda model: model.analysis\nfrom distill.ui import TrainPanel\npanel = TrainPanel({str(root/'few')!r}, 'From the page')\npanel.steps.value, panel.every.value = 150, 1"
+    src = f"""import distill.pipeline
+distill.pipeline.name_sliders = lambda model: model.analysis
+from distill.ui import TrainPanel
+panel = TrainPanel({str(root/'few')!r}, 'From the page')
+panel.steps.value, panel.every.value = 150, 1"""
     nb = open_panel(page, root, 'train', src, 'panel', "TrainPanel(models_dir=panel.models_dir, name='From the page')")
     assert '150 steps, about' in page.locator('.distill-cost').first.inner_text()
     first = page.locator('.distill-panel').first
@@ -204,7 +244,8 @@ def test_train_stop_and_resume(page, root):
     first.locator('.distill-stop').click()                            # the page is free while it trains
     first.locator('.distill-status', has_text='Stopped after').wait_for(timeout=120_000)
     shoot(page, nb, 'train')
-    nb.cmd('notebook:run-all-cells'); nb.wait_idle()                  # made again, it finds what is unfinished
+    nb.cmd('notebook:run-all-cells')
+    nb.wait_idle()                  # made again, it finds what is unfinished
     first.locator('.distill-resume').click()
     first.locator('.distill-status', has_text='Training').wait_for()
     first.locator('.distill-status', has_text='Done').wait_for(timeout=240_000)
@@ -218,12 +259,15 @@ def test_train_stop_and_resume(page, root):
 
 def test_a_vocoder_is_trained_stopped_and_resumed(page, root):
     src = "from distill.ui import VocoderPanel\npanel = VocoderPanel(batch_size=1, epochs=3)\npanel.every.value = 1"
-    nb = open_panel(page, root, 'vocoder', 'import os; from pathlib import Path; Path("pid").write_text(str(os.getpid()))\n' + src, 'panel')
+    pid = 'import os\nfrom pathlib import Path\nPath("pid").write_text(str(os.getpid()))\n'
+    nb = open_panel(page, root, 'vocoder', pid + src, 'panel')
     shoot(page, nb, 'vocoder-empty')
-    page.locator('.distill-model input').fill('Rain'); page.keyboard.press('Tab')
+    page.locator('.distill-model input').fill('Rain')
+    page.keyboard.press('Tab')
     page.locator('.distill-panel', has_text='no vocoder of its own').wait_for()
-    page.locator('.distill-folder input').fill('few'); page.keyboard.press('Tab')
-    page.locator('.distill-cost', has_text='150 steps, about').wait_for(timeout=60_000)           # said before it starts
+    page.locator('.distill-folder input').fill('few')
+    page.keyboard.press('Tab')
+    page.locator('.distill-cost', has_text='150 steps, about').wait_for(timeout=60_000)   # before it starts
     assert 'not likely to be enough' in page.locator('.distill-cost').inner_text()
     shoot(page, nb, 'vocoder-plan')
     page.locator('.distill-start').click()
@@ -232,10 +276,13 @@ def test_a_vocoder_is_trained_stopped_and_resumed(page, root):
     assert 'Griffin-Lim' in page.locator('.distill-status').inner_text()
     page.locator('.distill-stop').click()                             # the page is free while it trains
     page.locator('.distill-status', has_text='Stopped after').wait_for(timeout=120_000)
-    nb.cmd('notebook:run-all-cells'); nb.wait_idle()                  # made again, it finds what is unfinished
-    page.locator('.distill-model input').fill('Rain'); page.keyboard.press('Tab')
+    nb.cmd('notebook:run-all-cells')
+    nb.wait_idle()                  # made again, it finds what is unfinished
+    page.locator('.distill-model input').fill('Rain')
+    page.keyboard.press('Tab')
     page.locator('.distill-status', has_text='unfinished').wait_for()
-    page.locator('.distill-folder input').fill('few'); page.keyboard.press('Tab')
+    page.locator('.distill-folder input').fill('few')
+    page.keyboard.press('Tab')
     page.locator('.distill-cost', has_text='steps, about').wait_for(timeout=60_000)
     page.locator('.distill-resume').click()
     page.locator('.distill-status', has_text='Done').wait_for(timeout=240_000)
@@ -256,14 +303,18 @@ def test_a_vocoder_is_trained_stopped_and_resumed(page, root):
     nb.wait_idle()
     assert not Path(f'/proc/{(root/"pid").read_text()}').exists()     # nobody trains on
     m = load_model(ModelLibrary(models_folder()).get('Rain').path)
-    assert m.vocoder_state['checkpoint']['done'] >= 50 and m.vocoder_state['training_metadata']['epochs'] == 3       # whole, and the old one is in use
+    state = m.vocoder_state                                           # whole, and the old one is in use
+    assert state['checkpoint']['done'] >= 50 and state['training_metadata']['epochs'] == 3
     page.errors[:] = [e for e in page.errors if 'Canceled' not in e]  # JupyterLab's own, when a kernel goes
 
 def test_corpus(page, root):
-    nb = open_panel(page, root, 'corpus', "from distill.ui import CorpusPanel\npanel = CorpusPanel(into='dropped')", 'panel')
-    page.locator('.distill-folder input').fill('nowhere'); page.keyboard.press('Enter')
+    src = "from distill.ui import CorpusPanel\npanel = CorpusPanel(into='dropped')"
+    nb = open_panel(page, root, 'corpus', src, 'panel')
+    page.locator('.distill-folder input').fill('nowhere')
+    page.keyboard.press('Enter')
     page.locator('.distill-error', has_text='There is no folder nowhere').wait_for()
-    page.locator('.distill-folder input').fill('sounds'); page.keyboard.press('Enter')
+    page.locator('.distill-folder input').fill('sounds')
+    page.keyboard.press('Enter')
     page.locator('.distill-map circle').first.wait_for()
     assert page.locator('.distill-map circle').count() == 32
     page.locator('.distill-map circle').nth(4).click()
@@ -274,11 +325,12 @@ def test_corpus(page, root):
     corpus = Corpus(root/'sounds')
     assert np.abs(heard - corpus[4].numpy()[:len(heard)]).max() < 2**-22
     page.locator('.distill-read-again').focus()
-    for _ in range(20):                                               # by keyboard: Tab comes to the dot that is chosen, arrows to the others
+    for _ in range(20):   # by keyboard: Tab comes to the dot that is chosen, arrows to the others
         page.keyboard.press('Tab')
         if page.evaluate("() => document.activeElement.tagName") == 'circle': break
     page.keyboard.press('ArrowRight')
-    page.wait_for_function("([e, name]) => e.querySelector('.name').textContent === name && e.player.playing()", arg=[player.element_handle(), corpus.names[5]])
+    plays = "([e, name]) => e.querySelector('.name').textContent === name && e.player.playing()"
+    page.wait_for_function(plays, arg=[player.element_handle(), corpus.names[5]])
     assert page.evaluate("() => document.activeElement.getAttribute('aria-label')") == corpus.names[5]
     shoot(page, nb, 'corpus')
     page.locator('.distill-drop input').first.set_input_files([root/'sounds'/n for n in corpus.names[:3]])
@@ -286,8 +338,11 @@ def test_corpus(page, root):
     page.wait_for_function("() => document.querySelectorAll('.distill-map circle').length === 3")
     take_a_folder(page, root)
     data, name = (root/'sounds'/corpus.names[5]).read_bytes(), 'a drop.wav'
-    page.evaluate("""([b64, name]) => { const d = new DataTransfer(); d.items.add(new File([Uint8Array.from(atob(b64), c => c.charCodeAt(0))], name));
-        document.querySelector('.distill-drop').dispatchEvent(new DragEvent('drop', {dataTransfer: d, bubbles: true})); }""", [base64.b64encode(data).decode(), name])
+    page.evaluate("""([base64, name]) => {
+        const bytes = Uint8Array.from(atob(base64), c => c.charCodeAt(0)), dataTransfer = new DataTransfer();
+        dataTransfer.items.add(new File([bytes], name));
+        document.querySelector('.distill-drop').dispatchEvent(new DragEvent('drop', {dataTransfer, bubbles: true}));
+        }""", [base64.b64encode(data).decode(), name])
     page.wait_for_function("() => document.querySelectorAll('.distill-map circle').length === 8")
     assert (root/'dropped'/name).read_bytes() == data
     assert (root/'dropped'/Path(corpus.names[0]).name).read_bytes() == (root/'sounds'/corpus.names[0]).read_bytes()
@@ -311,7 +366,7 @@ def take_a_folder(page, root):
     assert sorted(f.name for f in (root/'dropped'/'pulled'/'deep').iterdir()) == [f.name for f in files[5:7]]
 
 def test_the_map_as_the_model_hears(page, root):
-    nb = open_panel(page, root, 'ear', f"from distill.ui import CorpusPanel\npanel = CorpusPanel('sounds', {str(ModelLibrary(models_folder()).get('Rain').path)!r})", 'panel')
+    nb = open_panel(page, root, 'ear', "from distill.ui import CorpusPanel\npanel = CorpusPanel('sounds', 'Rain')", 'panel')
     page.locator('.distill-map circle').first.wait_for()
     before = page.locator('.distill-map circle').nth(4).get_attribute('cx')
     page.get_by_role('button', name='as the model hears').click()
@@ -320,17 +375,25 @@ def test_the_map_as_the_model_hears(page, root):
     shoot(page, nb, 'ear')
 
 def test_a_long_sound_is_played_in_parts(page, root):
-    "Twenty-five seconds, a stereo sound: the joints lie where they should, seeking crosses one, another player stops the first"
-    src = "import numpy as np\nfrom distill.audio import Sound\nfrom distill.ui import Player\nx = np.random.default_rng(0).uniform(-.1, .1, (2, 1_200_000)).astype('float32')"
+    "Twenty-five seconds of stereo: parts join, seeking crosses a joint, another player stops the first"
+    src = """import numpy as np
+from distill import Sound
+from distill.ui import Player
+x = np.random.default_rng(0).uniform(-.1, .1, (2, 1_200_000)).astype('float32')"""
     open_panel(page, root, 'long', src, "Player(Sound(x), 'noise')", "Player(Sound(x[:, :48_000]), 'other')")
     first, other = page.locator('.distill-player').first, page.locator('.distill-player').nth(1)
     first.wait_for()
-    assert first.evaluate("async e => (await Promise.all([0, 1, 2].map(e.player.part))).map(b => [b.length, b.numberOfChannels])") == [[480_000, 2], [480_000, 2], [240_000, 2]]
+    parts = first.evaluate("""async e => {
+        const parts = await Promise.all([0, 1, 2].map(e.player.part));
+        return parts.map(part => [part.length, part.numberOfChannels]); }""")
+    assert parts == [[480_000, 2], [480_000, 2], [240_000, 2]]
     box = first.locator('canvas').bounding_box()
     first.locator('canvas').click(position=dict(x=box['width']*9.7/25, y=10))
     page.wait_for_function("e => e.player.time() > 10.2", arg=first.element_handle())
     other.locator('.play').click()
-    page.wait_for_function("([a, b]) => !a.player.playing() && b.player.playing()", arg=[first.element_handle(), other.element_handle()])
-    first.locator('canvas').focus(); page.keyboard.press('End')
+    both = [first.element_handle(), other.element_handle()]
+    page.wait_for_function("([a, b]) => !a.player.playing() && b.player.playing()", arg=both)
+    first.locator('canvas').focus()
+    page.keyboard.press('End')
     page.wait_for_function("e => e.player.time() > 23.7", arg=first.element_handle())
     page.wait_for_function("e => !e.player.playing()", arg=first.element_handle())
