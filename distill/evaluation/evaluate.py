@@ -468,7 +468,7 @@ def report(
     max_sounds : int
         how many sounds of the folder to use, at most
     vocoder : str
-        'auto' (the one that measured better), 'own', 'base' or 'griffin-lim'
+        vocoder: 'auto' (whichever measured better), 'own', 'base' or 'griffin-lim'
     keep : bool
         put the report into the model's file, in place of an earlier one
     progress : Callable[[Progress], object] | None
