@@ -39,6 +39,7 @@ _lazy = {
     'ModelLibrary': 'distill.library.catalog',
     'load_model': 'distill.models.persistence',
     'save_model': 'distill.models.persistence',
+    'edit_model': 'distill.models.persistence',
     'generate': 'distill.generation.sounds',
     'reconstruct': 'distill.generation.sounds',
     'morph': 'distill.generation.sounds',
@@ -80,6 +81,7 @@ if TYPE_CHECKING:
     from .library.catalog import ModelLibrary as ModelLibrary
     from .library.history import History as History
     from .models.model import Model as Model
+    from .models.persistence import edit_model as edit_model
     from .models.persistence import load_model as load_model
     from .models.persistence import save_model as save_model
     from .models.vae import ConvVAE as ConvVAE

@@ -118,6 +118,8 @@ class ModelLibrary:
     def _find(self, ref: str | os.PathLike[str]) -> list[ModelEntry]:
         "The models a reference may mean: those of the first kind that matches"
         if isinstance(ref, ModelEntry): return [ref]
+        if not isinstance(ref, (str, os.PathLike)):
+            raise UserError(f'{ref!r} is no model: give its name, its id, its file or an entry of a library.')
         text = os.fspath(ref).encode(errors='replace').decode()  # a name from a shell may hold bytes that are no text
         if found := self._entries('model_id = ?', text): return found
         if isinstance(ref, Path) or os.sep in text or text.endswith(MODEL_FILE_EXTENSION):
@@ -332,7 +334,7 @@ def repair_index(
     first, then = library.opened, library.repair_index()
     return Repair(sorted({*first.added, *then.added}), sorted({*first.removed, *then.removed}), then.unreadable)
 
-# %% ../../nbs/620_library.catalog.ipynb #4a48b57b
+# %% ../../nbs/620_library.catalog.ipynb #fe449b58
 class AmbiguousModel(UserError):
     "A reference that several models answer to"
     candidates: tuple[ModelEntry, ...] = ()  # those models

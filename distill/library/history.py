@@ -76,7 +76,7 @@ class _HistoryIndex(FolderIndex):
         take = _take(tags)
         return dict(takes=(file, size, mtime_ns, _search_text(take, tags), json.dumps(take), None))
 
-# %% ../../nbs/640_library.history.ipynb #360ba92e
+# %% ../../nbs/640_library.history.ipynb #171f2600
 HISTORY_LIMIT = 10**9   # bytes
 
 class History:
@@ -131,6 +131,7 @@ class History:
         Path
             its file
         """
+        if not isinstance(sound, Sound): raise UserError(f'{sound!r} is no sound: give what `generate` returned.')
         now = datetime.now(timezone.utc)
         model = file_stem(str(sound.info.get('model', 'sound')))[:60]
         stem = f"{now:%Y%m%dT%H%M%S%f}-{model}-{sound.info.get('seed', 0)}"
