@@ -9,7 +9,7 @@ Start here, with a folder of 5 to 500 short sounds:
 
     model = distill.load_model('rain')                     # a name, an id or a file
     model.sliders.df()                                     # what its sliders are called and what each one changes
-    distill.generate(model, {'brightness': 5}, seconds=3)  # slider positions go from -10 to 10
+    distill.generate(model, {'warmth': 5}, seconds=3)      # a slider of this model, from -10 to 10
 
 In a notebook there are panels for the same things: `distill.ui.LibraryPanel()`, `distill.ui.TrainPanel()`.
 In a shell, `distill --help` lists the commands; `distill demo` makes its own sounds and shows the whole way.
