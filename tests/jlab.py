@@ -30,7 +30,8 @@ def lab(root: Path, timeout: float = 60):
     tmp = Path(tempfile.mkdtemp(prefix='jlab'))
     env = {k: v for k, v in os.environ.items() if k not in ('IN_TEST', 'MPLBACKEND')}
     folders = dict(JUPYTER_CONFIG_DIR='config', JUPYTER_RUNTIME_DIR='runtime', JUPYTER_DATA_DIR='data',
-                   IPYTHONDIR='ipython', JUPYTERLAB_SETTINGS_DIR='user-settings', JUPYTERLAB_WORKSPACES_DIR='workspaces')
+                   IPYTHONDIR='ipython', JUPYTERLAB_SETTINGS_DIR='user-settings',
+                   JUPYTERLAB_WORKSPACES_DIR='workspaces')
     env |= {name: str(tmp/folder) for name, folder in folders.items()}
     settings = {
         'apputils-extension/notification': dict(fetchNews='false', checkForUpdates=False),  # both would use the network

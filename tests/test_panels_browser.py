@@ -366,7 +366,8 @@ def take_a_folder(page, root):
     assert sorted(f.name for f in (root/'dropped'/'pulled'/'deep').iterdir()) == [f.name for f in files[5:7]]
 
 def test_the_map_as_the_model_hears(page, root):
-    nb = open_panel(page, root, 'ear', "from distill.ui import CorpusPanel\npanel = CorpusPanel('sounds', 'Rain')", 'panel')
+    src = "from distill.ui import CorpusPanel\npanel = CorpusPanel('sounds', 'Rain')"
+    nb = open_panel(page, root, 'ear', src, 'panel')
     page.locator('.distill-map circle').first.wait_for()
     before = page.locator('.distill-map circle').nth(4).get_attribute('cx')
     page.get_by_role('button', name='as the model hears').click()
