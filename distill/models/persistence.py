@@ -187,7 +187,8 @@ def find_model(
     if not isinstance(model, (str, Path)):
         raise UserError(f'{model!r} is no model: give its name, its id, its file or the loaded model.')
     path = Path(model)
-    if path.is_file() or path.suffix == MODEL_FILE_EXTENSION: return path
+    elsewhere = path.suffix == MODEL_FILE_EXTENSION and path.name != str(model)
+    if path.is_file() or elsewhere: return path
     return ModelLibrary(models_dir).get(str(model)).path
 
 def _check_net(net, path):
