@@ -104,7 +104,7 @@ def good(tmp_path_factory):
     a = analyze(tiny(), mels, steps=2, most_axes=3, sliders=2)
     a = replace(a, noise_residual=torch.rand(len(a.states), 12))
     folder = tmp_path_factory.mktemp('good')
-    f = save(folder, 'Good', tags=['a', 'b'], analysis=a, vocoder_state=vocoder(), extra=dict(mood='grey'))
+    f = save(folder, 'Good', tags=['a', 'b'], analysis=a, vocoder_state=vocoder(), extra=dict(mood='calm'))
     d, card = read_contents(f)
     assert not verify_model(f)
     for junk in (b'', b'PK', rezip({'archive/x': b''})):      # what is imported on the first refusal is imported now

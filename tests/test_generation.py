@@ -66,7 +66,7 @@ def test_python_command_and_panel_give_the_same_samples(place, tmp_path, space):
 
 @pytest.fixture(scope='module')
 def twin(place):
-    "Another model of the library, with the same pictures and other weights"
+    "Another model of the library, with the same mels and other weights"
     home, path = place
     m = load_model(path)
     task = VAETraining(Corpus(home/'sounds'), vae=VAEConfig(channels=16), cfg=TrainConfig(batch=8, epoch=10, seed=1))

@@ -110,13 +110,13 @@ def test_pers_03_in_the_commands_and_on_the_card(tmp_path):
 # --- saving and loading
 
 def test_what_comes_out_is_what_went_in(tmp_path):
-    f = save(tmp_path, 'Ä name with spaces / and a slash', tags=['a', 'b'], description='two\nlines', epochs=3, held_out=.5, extra=dict(mood='grey'))
+    f = save(tmp_path, 'Ä name with spaces / and a slash', tags=['a', 'b'], description='two\nlines', epochs=3, held_out=.5, extra=dict(mood='calm'))
     m = load_model(f)
     assert isinstance(m, LoadedModel) and f.parent == tmp_path and m.path == f
     assert same(dict(m.net.state_dict()), dict(tiny().state_dict())) and m.net.cfg == tiny().cfg
     assert not m.net.training and not any(p.requires_grad for p in m.net.parameters())
     assert m.mel.cfg == MEL and m.training_config == dict(lr=1e-3, seed=0) and m.training_history == HISTORY
-    assert m.metadata.extra == dict(mood='grey') and m.metadata.tags == ('a', 'b') and m.analysis is None
+    assert m.metadata.extra == dict(mood='calm') and m.metadata.tags == ('a', 'b') and m.analysis is None
     z = torch.randn(1, 2, 5, generator=torch.Generator().manual_seed(0))
     assert torch.equal(m.net.decode(z), tiny().decode(z))
     assert not verify_model(f)
@@ -252,7 +252,7 @@ WRONG = {
     'sparse': (['training_config', 'x'], torch.zeros(3).to_sparse(), 'unsafe content'),
     'gradient': (['model_state_dict', 'encoder.0.bias'], torch.zeros(4, requires_grad=True), 'gradient'),
     'giant net': (['model_config', 'channels'], 4096, 'wrong shape'), 'impossible net': (['model_config', 'kernel'], 4, 'kernel is 4'),
-    'unknown setting': (['model_config', 'colour'], 1, 'colour'), 'no settings': (['model_config'], {}, 'model_config says 16'),
+    'unknown setting': (['model_config', 'color'], 1, 'color'), 'no settings': (['model_config'], {}, 'model_config says 16'),
     'latent_dim': (['latent_dim'], 3, 'latent_dim is 3'), 'mel rows': (['spectrogram_config', 'n_mels'], 9, 'mel rows'),
     'giant mel': (['spectrogram_config'], dict(n_fft=65536, hop=512, n_mels=4096), 'too many'), 'history': (['training_history'], {}, 'training_history has the wrong type'),
     'analysis': (['latent_analysis'], dict(version=1), 'latent_analysis'), 'name': (['metadata', 'name'], '', 'metadata'),
