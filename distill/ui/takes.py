@@ -237,7 +237,7 @@ def take_table(
     """
     lines = [TAKE_COLUMNS, *take_cells(found)]
     rows = ''.join(f'<tr>{"".join(f"<td>{html.escape(cell)}</td>" for cell in line)}</tr>' for line in lines)
-    return f'<table>{rows}</table>'
+    return f'<table class="distill-facts">{rows}</table>'
 
 class HistorySection:
     """Search the history, and fetch a take from it
