@@ -157,7 +157,7 @@ class VocoderPanel(TrainingPanel):
         self.model_field = field(W.Combobox, 'model', model, options=names, placeholder='name, id or file')
         self.folder = field(W.Text, 'sounds', folder, placeholder='a folder')
         self.type = field(W.Dropdown, 'type', 'fourier', width=140, options=TYPES)
-        self.minutes = field(W.BoundedFloatText, 'minutes at most', 0, 105, 80, min=0, max=10_000, step=1,
+        self.minutes = field(W.BoundedFloatText, 'minutes at most', 0, 125, 80, min=0, max=10_000, step=1,
                              tooltip='0: as long as it takes')
         self.every.value = 2
         self.on_change(self.model_field, self.look, 'model')
