@@ -1,4 +1,4 @@
-"What docstrings say of parameters, read without importing what they belong to: a command's help should not wait for torch"
+"What docstrings say of parameters, read without an import: a command's help should not wait for torch"
 from __future__ import annotations
 
 import ast
@@ -27,7 +27,7 @@ def parameters(doc: str) -> dict[str, str]:
         elif line.startswith(' '): texts[name] = f'{texts[name]} {line.strip()}'.strip()
         else:
             name = line.partition(' : ')[0] if section == 'Parameters' else 'return'
-            texts[name] = line if name == 'return' and not below else ''       # a text alone, or a type with its text below
+            texts[name] = line if name == 'return' and not below else ''    # a text alone, or a type before its text
     return texts
 
 
@@ -48,7 +48,8 @@ def definition(module: str, name: str) -> ast.FunctionDef | ast.ClassDef:
     "A definition at the top of a module; only its own lines are parsed, which takes a hundredth of the time of all"
     spec = find_spec(module)
     assert spec and spec.origin, f'There is no module {module}'
-    found = re.search(rf'^(?:def|class) {name}\b.*?(?=^[^\s)]|\Z)', Path(spec.origin).read_text(encoding='utf-8'), re.M | re.S)
+    source = Path(spec.origin).read_text(encoding='utf-8')
+    found = re.search(rf'^(?:def|class) {name}\b.*?(?=^[^\s)]|\Z)', source, re.M | re.S)
     assert found, f'{module} defines no {name}'
     node = ast.parse(found[0]).body[0]
     assert isinstance(node, ast.FunctionDef | ast.ClassDef)

@@ -9,7 +9,7 @@ editors and type checkers look for it. What a comment says of a parameter is wri
 (tools/docstrings.py), where `help` and editors look for it.
 """
 from __future__ import annotations
-import ast, io, os, tokenize
+import ast, io, os, re, textwrap, tokenize
 from pathlib import Path
 
 from nbdev.config import add_init, get_config
@@ -83,6 +83,15 @@ def end_of_class(source: str, name: str, method: str) -> str:
 class WholeClasses(ModuleMaker):
     def make(self, cells, all_cells=None, lib_path=None):
         super().make(fold(cells), all_cells, lib_path)
+        self.fname.write_text(wrapped(self.fname.read_text(encoding='utf-8')), encoding='utf-8')
+
+
+def wrapped(module: str) -> str:
+    "A module whose docstring and list of names, which nbdev writes, fit into lines of 120"
+    fill = lambda text, indent: textwrap.fill(text, 120, subsequent_indent=indent, break_long_words=False)
+    module = re.sub(r'\A""".*"""$', lambda m: fill(m[0], ''), module, flags=re.M)
+    names = re.compile(r'^__all__ = \[.*?\]$', re.M | re.S)
+    return names.sub(lambda m: fill(' '.join(m[0].split()), ' '*11), module, count=1)
 
 
 def export():

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 # %% auto #0
-__all__ = ['SAMPLE_RATE', 'LOWEST_RATE', 'HIGHEST_RATE', 'Samples', 'SoundInput', 'MIN_SECONDS', 'SILENT', 'LOUDEST', 'LONGEST',
-           'AudioError', 'read_audio', 'resample', 'write_audio', 'read_tags', 'Sound', 'GivenSound', 'as_sound',
-           'mono', 'peak_level', 'why_unusable', 'given']
+__all__ = ['SAMPLE_RATE', 'LOWEST_RATE', 'HIGHEST_RATE', 'Samples', 'SoundInput', 'MIN_SECONDS', 'SILENT', 'LOUDEST',
+           'LONGEST', 'AudioError', 'read_audio', 'resample', 'write_audio', 'read_tags', 'Sound', 'GivenSound',
+           'as_sound', 'mono', 'peak_level', 'why_unusable', 'given']
 
 # %% ../../nbs/100_audio.files.ipynb #3d71c64c
 import numpy as np

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from distill.library.history import History
 
 # %% auto #0
-__all__ = ['Seed', 'Width', 'Azimuth', 'Rate', 'Vocoder', 'Sliders', 'FORMATS', 'slider_positions', 'RecipeOptions', 'free_path',
-           'Output', 'generate', 'morph', 'model_and_weight', 'blend', 'replay', 'history']
+__all__ = ['Seed', 'Width', 'Azimuth', 'Rate', 'Vocoder', 'Sliders', 'FORMATS', 'slider_positions', 'RecipeOptions',
+           'free_path', 'Output', 'generate', 'morph', 'model_and_weight', 'blend', 'replay', 'history']
 
 # %% ../../nbs/930_cli.generate.ipynb #c3e9b0a2
 _GENERATE = 'distill.generation.sounds.generate'

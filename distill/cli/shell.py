@@ -17,9 +17,9 @@ from ..library.card import OldModelName
 from ..library.catalog import ModelLibrary, refuse_old_name
 
 # %% auto #0
-__all__ = ['AsJson', 'DEVICES', 'VOCODERS', 'MODEL', 'TRASHED', 'Model', 'Models', 'ModelsDir', 'Commands', 'note', 'print_json',
-           'console', 'text_width', 'print_table', 'program', 'shell_help', 'choices', 'option', 'model_names',
-           'is_word', 'refuse_v1', 'find_model', 'flat_options', 'Progress', 'is_main', 'interruptible']
+__all__ = ['AsJson', 'DEVICES', 'VOCODERS', 'MODEL', 'TRASHED', 'Model', 'Models', 'ModelsDir', 'Commands', 'note',
+           'print_json', 'console', 'text_width', 'print_table', 'program', 'shell_help', 'choices', 'option',
+           'model_names', 'is_word', 'refuse_v1', 'find_model', 'flat_options', 'Progress', 'is_main', 'interruptible']
 
 # %% ../../nbs/900_cli.shell.ipynb #0d67233b
 class Commands(TyperGroup):

@@ -7,9 +7,9 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Sequence
 
 # %% auto #0
-__all__ = ['NO_VISQOL', 'FEWEST', 'reconstruction_error', 'finite_mean', 'mean_error', 'visqol_scorer', 'describe_sounds',
-           'standardize', 'kernel_width', 'mmd', 'coverage_density', 'subsampled_coverage', 'baseline_distances',
-           'memorization', 'compare', 'compare_sounds']
+__all__ = ['NO_VISQOL', 'FEWEST', 'reconstruction_error', 'finite_mean', 'mean_error', 'visqol_scorer',
+           'describe_sounds', 'standardize', 'kernel_width', 'mmd', 'coverage_density', 'subsampled_coverage',
+           'baseline_distances', 'memorization', 'compare', 'compare_sounds']
 
 # %% ../../nbs/730_evaluation.measures.ipynb #1da79b07
 import numpy as np

@@ -13,9 +13,10 @@ from ..core import UserError
 from ..text import counted, range_text
 
 # %% auto #0
-__all__ = ['Relation', 'Origin', 'Way', 'WAYS', 'Baseline', 'Group', 'Checked', 'MelError', 'MeasuredCorpus', 'SoundsUsed',
-           'AudioError', 'WorstSound', 'Estimate', 'Memorization', 'Comparison', 'SliderQuality', 'Thumbnail', 'Report',
-           'read_report', 'relation_text', 'memorization_verdict', 'memorization_text', 'report_facts', 'report_html']
+__all__ = ['Relation', 'Origin', 'Way', 'WAYS', 'Baseline', 'Group', 'Checked', 'MelError', 'MeasuredCorpus',
+           'SoundsUsed', 'AudioError', 'WorstSound', 'Estimate', 'Memorization', 'Comparison', 'SliderQuality',
+           'Thumbnail', 'Report', 'read_report', 'relation_text', 'memorization_verdict', 'memorization_text',
+           'report_facts', 'report_html']
 
 # %% ../../nbs/600_evaluation.report.ipynb #69f9a197
 def _read(form: Any, value: Any, where: str, most: int) -> Any:

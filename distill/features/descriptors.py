@@ -10,8 +10,9 @@ from functools import cached_property
 from typing import Sequence
 
 # %% auto #0
-__all__ = ['DESCRIPTORS', 'COMPARED', 'MEL_DESCRIPTORS', 'Frames', 'brightness', 'opening', 'warmth', 'noisiness', 'roughness',
-           'pitch', 'harmonicity', 'attack', 'decay', 'density', 'pulse', 'loudness', 'punch', 'space', 'describe']
+__all__ = ['DESCRIPTORS', 'COMPARED', 'MEL_DESCRIPTORS', 'Frames', 'brightness', 'opening', 'warmth', 'noisiness',
+           'roughness', 'pitch', 'harmonicity', 'attack', 'decay', 'density', 'pulse', 'loudness', 'punch', 'space',
+           'describe']
 
 # %% ../../nbs/210_features.descriptors.ipynb #013ad066
 import torch

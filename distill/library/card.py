@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Union
 if TYPE_CHECKING: from typing import Self
 
 # %% auto #0
-__all__ = ['MODEL_FORMAT_MARKER', 'MODEL_FILE_EXTENSION', 'SAVED_MODEL_VERSION', 'MAX_RECORDS', 'MAX_CARD', 'CANNOT_READ',
-           'Setting', 'MAX_SETTINGS', 'TABLE_COLUMNS', 'ModelFileError', 'OldModelFile', 'OldModelName',
+__all__ = ['MODEL_FORMAT_MARKER', 'MODEL_FILE_EXTENSION', 'SAVED_MODEL_VERSION', 'MAX_RECORDS', 'MAX_CARD',
+           'CANNOT_READ', 'Setting', 'MAX_SETTINGS', 'TABLE_COLUMNS', 'ModelFileError', 'OldModelFile', 'OldModelName',
            'NewerModelFile', 'check_envelope', 'is_v1', 'open_archive', 'card_in', 'read_card', 'plain_settings',
            'make_card', 'file_stem', 'free_names', 'previews_folder', 'file_facts', 'ModelEntry', 'vocoder_badge']
 

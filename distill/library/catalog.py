@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING: import pandas as pd
 
 # %% auto #0
-__all__ = ['ModelLibrary', 'repair_index', 'AmbiguousModel', 'refuse_old_name', 'differing_settings', 'differences', 'ModelEntry',
-           'Repair', 'UnknownModel', 'VocoderInfo', 'note_file']
+__all__ = ['ModelLibrary', 'repair_index', 'AmbiguousModel', 'refuse_old_name', 'differing_settings', 'differences',
+           'ModelEntry', 'Repair', 'UnknownModel', 'VocoderInfo', 'note_file']
 
 # %% ../../nbs/620_library.catalog.ipynb #dffe6a06
 from ..core import UserError, models_folder, sweep_leftovers, write_error

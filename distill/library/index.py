@@ -13,7 +13,8 @@ try: import fcntl
 except ImportError: fcntl = None  # type: ignore[assignment]
 
 # %% auto #0
-__all__ = ['Rows', 'TROUBLE', 'SELECT_ENTRIES', 'IndexFile', 'Repair', 'FolderIndex', 'fold', 'LibraryIndex', 'note_file']
+__all__ = ['Rows', 'TROUBLE', 'SELECT_ENTRIES', 'IndexFile', 'Repair', 'FolderIndex', 'fold', 'LibraryIndex',
+           'note_file']
 
 # %% ../../nbs/615_library.index.ipynb #470fd307
 from ..core import MissingFile, UserError

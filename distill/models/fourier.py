@@ -9,8 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 # %% auto #0
-__all__ = ['TONAL', 'FourierConfig', 'mel_correction', 'mel_to_magnitude', 'Phases', 'griffin_lim_phases', 'refine_low_phases',
-           'ConvNeXtBlock', 'Fourier']
+__all__ = ['TONAL', 'FourierConfig', 'mel_correction', 'mel_to_magnitude', 'Phases', 'griffin_lim_phases',
+           'refine_low_phases', 'ConvNeXtBlock', 'Fourier']
 
 # %% ../../nbs/320_models.fourier.ipynb #6082a7ed
 import numpy as np

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING: from typing import Self
 
 # %% auto #0
-__all__ = ['CONTROL_CHARACTERS', 'METADATA_KEYS', 'check_text', 'iso_moment', 'ModelMetadata', 'VocoderInfo', 'vocoder_text',
-           'score_text']
+__all__ = ['CONTROL_CHARACTERS', 'METADATA_KEYS', 'check_text', 'iso_moment', 'ModelMetadata', 'VocoderInfo',
+           'vocoder_text', 'score_text']
 
 # %% ../../nbs/300_models.metadata.ipynb #1e5dd679
 from ..core import UserError

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 # %% auto #0
-__all__ = ['LoadedModel', 'ModelRef', 'write_model', 'save_model', 'find_model', 'load_model', 'edit_model', 'copy_model',
-           'verify_model', 'delete_model', 'trained_metadata', 'save_model_from_checkpoint', 'MODEL_FILE_EXTENSION',
-           'MODEL_FORMAT_MARKER', 'SAVED_MODEL_VERSION', 'ModelMetadata', 'ModelFileError']
+__all__ = ['LoadedModel', 'ModelRef', 'write_model', 'save_model', 'find_model', 'load_model', 'edit_model',
+           'copy_model', 'verify_model', 'delete_model', 'trained_metadata', 'save_model_from_checkpoint',
+           'MODEL_FILE_EXTENSION', 'MODEL_FORMAT_MARKER', 'SAVED_MODEL_VERSION', 'ModelMetadata', 'ModelFileError']
 
 # %% ../../nbs/630_models.persistence.ipynb #522a9b84
 import torch

@@ -12,8 +12,8 @@ from datetime import datetime, timezone
 from typing import Any, NamedTuple
 
 # %% auto #0
-__all__ = ['TYPES', 'DEFAULT_STEPS', 'ENOUGH_STEPS', 'VocoderConfig', 'Example', 'make_example', 'crop_example', 'make_net',
-           'start_settings', 'VocoderTraining', 'Plan', 'train_vocoder']
+__all__ = ['TYPES', 'DEFAULT_STEPS', 'ENOUGH_STEPS', 'VocoderConfig', 'Example', 'make_example', 'crop_example',
+           'make_net', 'start_settings', 'VocoderTraining', 'Plan', 'train_vocoder']
 
 # %% ../../nbs/440_training.vocoder.ipynb #b63fa4fc
 import torch

@@ -1,4 +1,4 @@
-"""Panels for JupyterLab, Notebook and Voila: the library, a model, a corpus, the training of a model and of its vocoder.
+"""Panels for JupyterLab, Notebook and Voila: library, model, corpus, and the training of a model and of its vocoder.
 
 Importing this loads nothing; a name is imported when it is used."""
 from __future__ import annotations

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from typing import Any
 
 # %% auto #0
-__all__ = ['CSS', 'GRAY', 'dim', 'new_figure', 'gray_axis', 'figure_html', 'mel_html', 'field', 'is_shown', 'show', 'close_all',
-           'row', 'static_html', 'with_static_html', 'Panel']
+__all__ = ['CSS', 'GRAY', 'dim', 'new_figure', 'gray_axis', 'figure_html', 'mel_html', 'field', 'is_shown', 'show',
+           'close_all', 'row', 'static_html', 'with_static_html', 'Panel']
 
 # %% ../../nbs/800_ui.parts.ipynb #cecb97c9
 import ipywidgets as W
