@@ -162,7 +162,9 @@ def save_model(
     """
     cfg = spectrogram_config if isinstance(spectrogram_config, MelConfig) else MelConfig(**spectrogram_config)
     whole = Model(model, Mel(cfg), metadata, analysis, vocoder_state, training_config, training_history or [])
-    return find_model(write_model(whole, models_dir, path, fp16))
+    saved = write_model(whole, models_dir, path, fp16)
+    assert saved.path
+    return saved.path
 
 # %% ../../nbs/630_models.persistence.ipynb #204f07aa
 ModelRef: TypeAlias = 'str | Path | ModelEntry | Model'
