@@ -1,6 +1,5 @@
 "What commands say of themselves is what the library says, and what the Tab key offers is there: the shells are asked."
 import inspect, json, os, pty, re, select, shutil, subprocess, sys, time, zipfile
-from pathlib import Path
 import pytest
 from test_cli import commands
 
