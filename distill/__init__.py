@@ -19,8 +19,6 @@ one sentence can explain raises `UserError`. Names are imported when they are us
 """
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from ._imports import lazy
 
 # nbdev_export rewrites this line
@@ -61,6 +59,7 @@ _lazy = {
 __all__ = ['__version__', *_lazy]
 __getattr__, __dir__ = lazy(__name__, _lazy)
 
+TYPE_CHECKING = False                  # as in `typing`, which takes longer to import than all of this
 if TYPE_CHECKING:
     from . import ui as ui
     from .audio.corpus import Corpus as Corpus

@@ -1,8 +1,6 @@
 """The library: which models exist, known without opening their weights."""
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from distill._imports import lazy
 
 _lazy = {
@@ -15,6 +13,7 @@ _lazy = {
 __all__ = list(_lazy)
 __getattr__, __dir__ = lazy(__name__, _lazy)
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from .card import ModelEntry as ModelEntry
     from .catalog import ModelLibrary as ModelLibrary

@@ -1,8 +1,6 @@
 """Models: what they are, and the one file that holds one. Importing this loads no torch until a name is used."""
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from distill._imports import lazy
 
 _lazy = {
@@ -22,6 +20,7 @@ _lazy = {
 __all__ = list(_lazy)
 __getattr__, __dir__ = lazy(__name__, _lazy)
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ..library.card import MODEL_FILE_EXTENSION as MODEL_FILE_EXTENSION
     from ..library.card import MODEL_FORMAT_MARKER as MODEL_FORMAT_MARKER

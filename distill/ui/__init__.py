@@ -3,8 +3,6 @@
 Importing this loads nothing; a name is imported when it is used."""
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from distill._imports import lazy
 
 _lazy = {
@@ -20,6 +18,7 @@ _lazy = {
 __all__ = list(_lazy)
 __getattr__, __dir__ = lazy(__name__, _lazy)
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from .corpus import CorpusPanel as CorpusPanel
     from .curves import loss_curves as loss_curves
