@@ -230,7 +230,8 @@ class LatentAnalysis:
         sliders = [self.sliders.named(name) for name in positions]
         values = {s: s.value(positions[s.name]) for s in sliders}
         measured = [s.name for s in self.sliders if s.descriptor and self.probe]
-        targets: dict[int, float | Tensor] = {measured.index(s.name): v for s, v in values.items() if s.name in measured}
+        named = {s.name: v for s, v in values.items() if s.name in measured}
+        targets: dict[int, float | Tensor] = {measured.index(name): v for name, v in named.items()}
         coordinates = {s.axis: v for s, v in values.items() if s.name not in measured}
         return steer(self.probe, states, targets, coordinates)
 

@@ -259,7 +259,7 @@ class Model:
         if recipe.to is not None: return self.decode(self._morphed(recipe, steps), frames, recipe.seed)
         given = None if recipe.like is None else self.encode(_read(recipe.like))
         if given is not None and recipe.made == 'reconstruct' and given.shape[2] >= steps:
-            return self.decode(given[..., :steps], frames, recipe.seed)    # no samples are asked for, so no analysis either
+            return self.decode(given[..., :steps], frames, recipe.seed)    # needs no latent analysis
         if recipe.density is not None: return self._many(recipe, recipe.density, frames, given)
         z = self._latent(recipe, steps, given, recipe.seed)
         return self.decode(z, frames, recipe.seed, contrast=1. if given is None else recipe.variation)
