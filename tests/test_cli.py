@@ -97,7 +97,7 @@ def test_half_a_flac(tmp_path):
     assert not (tmp_path/'m').exists()
 
 
-def test_spaces_and_letters_of_the_world(place, tmp_path):
+def test_spaces_and_letters_of_the_world(place, tmp_path, unnamed):
     "And half a FLAC among the others, which is reported and left out"
     home, _ = place
     d = tmp_path/'Mein Ordner – звуки 音'
@@ -105,12 +105,12 @@ def test_spaces_and_letters_of_the_world(place, tmp_path):
     next(d.rglob('*.wav')).rename(d/'Größe ♪ 1.wav')
     flac = next(d.rglob('*.flac'))
     halve(flac)
-    r = run('train', d, '--name', 'Größe ♪', '--steps', 50, '--models-dir', tmp_path/'m m', '--json')
+    r = call('train', d, '--name', 'Größe ♪', '--steps', 50, '--models-dir', tmp_path/'m m', '--json')
     assert r.returncode == 0 and flac.name in r.stderr, r.stderr
     facts = json.loads(r.stdout)
     assert facts.keys() == {'path', 'model_id', 'name', 'steps', 'epochs', 'seconds', 'cpu_seconds', 'held_out'}
     assert facts['steps'] == 50 and Path(facts['path']).exists()
-    r = call('generate', 'Größe ♪', '--models-dir', tmp_path/'m m', '--out', tmp_path/'öut', '--seconds', .2, '--json')
+    r = run('generate', 'Größe ♪', '--models-dir', tmp_path/'m m', '--out', tmp_path/'öut', '--seconds', .2, '--json')
     assert r.returncode == 0, r.stderr
     (take,) = json.loads(r.stdout)
     assert sf.info(take['path']).frames == 9600 and Path(take['path']).parent == tmp_path/'öut'

@@ -122,10 +122,11 @@ def test_a_file_of_a_morph_or_a_blend_takes_the_place_of_none(place, twin, tmp_p
 
 def test_silence_is_near_nothing(place, tmp_path, monkeypatch):
     "And JSON can say so"
-    import distill.generation.sounds
     from distill.cli import app
+    from distill.models.model import Model
     home, path = place
-    monkeypatch.setattr(distill.generation, 'generate', lambda m, **kw: Sound(np.zeros(9600, 'float32'), info=dict(seed=0)))
+    silence = Sound(np.zeros(9600, 'float32'), info=dict(seed=0))
+    monkeypatch.setattr(Model, 'generate', lambda model, recipe=None, **options: silence)
     r = CliRunner().invoke(app, ['generate', str(path), '--out', str(tmp_path), '--models-dir', str(home/'models'), '--no-history', '--near', str(home/'sounds'), '--json'])
     assert r.exit_code == 0, r.output
     assert json.loads(r.stdout)[0]['near']['distance'] is None and 'unlike the corpus (it is silent;' in r.stderr
