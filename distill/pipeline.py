@@ -143,6 +143,9 @@ def train_model(
                         f'choose another name, or delete {checkpoint}.')
     if not isinstance(corpus, Corpus): corpus = Corpus(corpus)
     cfg = cfg or settings_of(preset, corpus, device, seed=seed)
+    if not isinstance(cfg, TrainConfig): raise UserError(f'{cfg!r} is no settings: give a TrainConfig as cfg.')
+    if not isinstance(task, type) or not issubclass(task, VAETraining):
+        raise UserError(f'{task!r} is no kind of training: give a subclass of VAETraining as task.')
     training = task(corpus, cfg=cfg, device=device)
     future_file = next(free_names(models_folder(models_dir), file_stem(name)))
     previews = _Previews(future_file, corpus, training.mel.cfg.sample_rate, preview_interval)

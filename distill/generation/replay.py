@@ -68,6 +68,7 @@ def replay(
     Sound
         the same samples again
     """
+    if not isinstance(file, (str, Path)): raise UserError(f'{file!r} is no sound file: give the path of one.')
     file, tags = Path(file), read_tags(file)
     if not {'seed', 'model_id', 'model_hash', 'seconds', 'vocoder'} <= tags.keys():
         raise UserError(f'{file} does not say how it was made, so it cannot be made again.')

@@ -284,7 +284,7 @@ def edit_model(
     """
     path = find_model(model, models_dir)
     saved = load_model(path)
-    given: dict[str, Any] = dict(name=name, description=description, tags=None if tags is None else tuple(tags))
+    given: dict[str, Any] = dict(name=name, description=description, tags=tags)
     metadata = replace(saved.metadata, **{k: v for k, v in given.items() if v is not None})
     kept = {**metadata.extra, **(extra or {})}
     analysis = saved.analysis

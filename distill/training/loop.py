@@ -333,8 +333,9 @@ def check_budget(
         numbers by name; None: no limit
     """
     for name, value in budget.items():
-        if value is not None and not 0 < value < math.inf:
-            raise UserError(f'{name} is {value}, must be a number above 0.')
+        if value is None: continue
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
+            raise UserError(f'{name} is {value!r}, must be a number above 0.')
     if budget.get('epochs') is not None and budget.get('steps') is not None:
         raise UserError('Give epochs or steps, not both.')
 
