@@ -401,7 +401,7 @@ class Evaluation:
         elif scores.isnan().all(): why.append('ViSQOL: it could not score any of these sounds.')
         learned, unseen = counted(len(self.reference), 'sound'), counted(len(self.baseline), 'unseen sound')
         if not self.model.analysis:
-            why.append('Generated sounds: this model has no latent analysis, so it cannot generate any. Train it again.')
+            why.append('Generated sounds: this model has no latent analysis, so it makes none. Train it again.')
         elif comparison is None:
             made = counted(self.n_generated, 'generated sound')
             why.append(f'Comparison with real sounds: {learned} and {made} are too few, {FEWEST} of each are needed.')
@@ -439,7 +439,8 @@ class Evaluation:
                             len(self.originals), self.n_unseen_originals, scored),
             mel={origin: mean_error(found) for origin, found in self.mel_errors.items()},
             audio={way: self._audio_error(way) for way in WAYS},
-            comparison=comparison, worst=sorted(self.worst, key=lambda w: -w.error)[:6], sliders=self.slider_qualities(),
+            comparison=comparison, worst=sorted(self.worst, key=lambda w: -w.error)[:6],
+            sliders=self.slider_qualities(),
             thumbnails=self.thumbnails(), not_measured=self.not_measured(comparison))
 
 # %% ../../nbs/740_evaluation.evaluate.ipynb #17584553

@@ -331,7 +331,8 @@ class Report(Checked):
 
     def facts(self) -> dict[str, str]: # label -> text
         "The report in lines of text"
-        lines = {'Measured on': f"{self.corpus.name}, {counted(self.corpus.files, 'file')}: {relation_text(self.corpus)}",
+        files = counted(self.corpus.files, 'file')
+        lines = {'Measured on': f'{self.corpus.name}, {files}: {relation_text(self.corpus)}',
                  'Sounds': _used_text(self.used, self.seed)}
         if self.used.unseen: lines['Mel reconstruction, unseen sounds'] = _mel_text(self.mel['unseen'])
         if self.used.learned: lines['Mel reconstruction, learned sounds'] = _mel_text(self.mel['learned'])

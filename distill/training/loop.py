@@ -158,7 +158,8 @@ class Task:
             if not _no_memory(e): raise
             if self.batch_size > 1 and not self.processes: return None
             remedy = 'give a smaller batch' if self.batch_size > 1 else 'free some, or use another machine'
-            raise UserError(f'There is not enough memory for {counted(self.batch_size, "crop")} a step: {remedy}.') from e
+            crops = counted(self.batch_size, 'crop')
+            raise UserError(f'There is not enough memory for {crops} a step: {remedy}.') from e
 
     def gradients(self) -> dict[str, torch.Tensor]:
         "The losses of a batch and the net's gradients, on a smaller batch where memory does not suffice"

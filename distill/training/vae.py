@@ -237,7 +237,7 @@ class VAETraining(Task):
         return make_generator(seed, self.device)
 
     def _with_noise(self, x: torch.Tensor, generator: torch.Generator) -> torch.Tensor: # (b,m,frames)
-        "Crops whose cells are off by a random number, of a random deviation for every crop; their level stays on average"
+        "Crops with noise on their cells, of a random deviation for every crop; their level stays on average"
         how: dict[str, Any] = dict(generator=generator, device=self.device)
         deviation = self.cfg.noise*math.log(10)/20*torch.rand(self.batch_size, 1, 1, **how)
         error = torch.randn(self.batch_size, *x.shape[1:], **how)
@@ -255,7 +255,7 @@ class VAETraining(Task):
 
     @torch.no_grad()
     def score(self) -> float | None:
-        "Mean absolute log-mel error (nats) of the averaged weights on the held-out files, each of them counting as much"
+        "Mean absolute log-mel error (nats) of the averaged weights on the held-out files, which count alike"
         if not self.held_out: return None
         def error(x): return (self.average.decode(self.average.encode(x)[0]) - x).abs().mean((1, 2))   # (b,)
         errors = torch.cat([error(x) for x in torch.cat(self.held_out).split(32)])

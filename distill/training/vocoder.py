@@ -355,7 +355,7 @@ class VocoderTraining(Task):
         return loss.detach()
 
     def _autocast(self) -> AbstractContextManager[Any]:
-        "bfloat16 for the discriminators, where asked for; what makes the sound stays exact, or its quiet parts would go"
+        "bfloat16 for the discriminators, where asked for; what makes the sound stays exact, for its quiet parts"
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.cfg.bf16 and self.device.type == 'cuda')
 
     @torch.no_grad()

@@ -167,7 +167,8 @@ class TrainingPanel(Panel):
         try:
             self.progress.show_curves(work.records)
             epochs = len(work.records)
-            if epochs and (epochs == 1 or epochs % self.every.value == 0 or work.state != 'running'): self._preview(work)
+            due = epochs == 1 or epochs % self.every.value == 0 or work.state != 'running'
+            if epochs and due: self._preview(work)
         except Exception as e: self.show_error(e)
         self._update()
         if work.state == 'failed': self.show_error(work.error)

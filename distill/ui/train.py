@@ -214,7 +214,8 @@ class TrainPanel(TrainingPanel):
         cost = f'Training: {counted(steps, "step")}, about {time} on this machine as busy as it is now.'
         lines = *self.corpus.report().splitlines()[:8], cost
         style = 'white-space:pre-wrap;margin:4px 0'
-        self.cost.value = f'<pre class="distill-dim distill-cost" style="{style}">{html.escape(chr(10).join(lines))}</pre>'
+        text = html.escape(chr(10).join(lines))
+        self.cost.value = f'<pre class="distill-dim distill-cost" style="{style}">{text}</pre>'
 
     def _show_example(self):
         "The sound that the training is followed with"

@@ -262,7 +262,8 @@ class VocoderPanel(TrainingPanel):
             replace the vocoder the model has
         """
         if self.running:
-            raise UserError(f'A vocoder training of {self.training.name!r} is running: wait for it to finish, or stop it.')
+            name = self.training.name
+            raise UserError(f'A vocoder training of {name!r} is running: wait for it to finish, or stop it.')
         if self.model is None: self.look()
         if self.model is None: raise UserError('No model is chosen: enter its name, id or file.')
         if self.corpus is None: self.read()
