@@ -202,7 +202,7 @@ def test_a_model_without_a_map_cannot_generate(place):
     m = load_model(path)
     m.analysis = None
     r = report(m, corpus, keep=False, **FEW)
-    assert 'cannot generate' in r.facts()['Not measured'] and r.mel['unseen'].error > 0
+    assert 'no latent analysis' in r.facts()['Not measured'] and r.mel['unseen'].error > 0
 
 
 def test_training_writes_down_what_it_learned(place, tmp_path, monkeypatch):
