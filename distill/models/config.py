@@ -6,7 +6,7 @@ at a seed"""
 # %% ../../nbs/305_models.config.ipynb #d1c62710
 from __future__ import annotations
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 # %% auto #0
@@ -44,6 +44,12 @@ def check_whole(
         object.__setattr__(cfg, name, numbers if several else value)
 
 # %% ../../nbs/305_models.config.ipynb #e490677e
+def _check_number(cfg: object, name: str, is_allowed: Callable[[float], bool], allowed: str) -> None:
+    "Refuse a field that is not a number, or not one of those allowed"
+    value = getattr(cfg, name)
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not is_allowed(value):
+        raise UserError(f'{type(cfg).__name__}: {name} is {value!r:.60}, must be {allowed}.')
+
 def check_numbers(
     cfg: object,
     **ranges: tuple[float, float],
@@ -58,11 +64,8 @@ def check_numbers(
         the least and the greatest value of each field
     """
     for name, (low, high) in ranges.items():
-        value = getattr(cfg, name)
-        if not isinstance(value, (int, float)) or isinstance(value, bool) or not low <= value <= high:
-            raise UserError(f'{type(cfg).__name__}: {name} is {value!r:.60}, must be from {low:g} to {high:g}.')
+        _check_number(cfg, name, lambda v: low <= v <= high, f'from {low:g} to {high:g}')
 
-# %% ../../nbs/305_models.config.ipynb #7b607956
 def check_positive(
     cfg: object,
     *names: str,
@@ -76,10 +79,7 @@ def check_positive(
     *names : str
         of its fields
     """
-    for name in names:
-        value = getattr(cfg, name)
-        if not isinstance(value, (int, float)) or isinstance(value, bool) or not value > 0:
-            raise UserError(f'{type(cfg).__name__}: {name} is {value!r:.60}, must be above 0.')
+    for name in names: _check_number(cfg, name, lambda v: v > 0, 'above 0')
 
 def check_share(
     cfg: object,
@@ -94,10 +94,7 @@ def check_share(
     *names : str
         of its fields
     """
-    for name in names:
-        value = getattr(cfg, name)
-        if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 <= value < 1:
-            raise UserError(f'{type(cfg).__name__}: {name} is {value!r:.60}, must be at least 0 and below 1.')
+    for name in names: _check_number(cfg, name, lambda v: 0 <= v < 1, 'at least 0 and below 1')
 
 # %% ../../nbs/305_models.config.ipynb #d1d7cd38
 def check_rows(

@@ -196,7 +196,7 @@ def feature_distance(
     real: Sequence[Answer],
     fake: Sequence[Answer],
 ) -> torch.Tensor:
-    "Mean distance of the features that generated and recorded sounds call forth, summed over all layers"
+    "Mean distance between the features of generated and recorded sounds, summed over all layers"
     layers = [(a, b) for (_, of_real), (_, of_fake) in zip(real, fake) for a, b in zip(of_real, of_fake)]
     return torch.stack([(a.detach() - b).abs().mean() for a, b in layers]).sum()
 

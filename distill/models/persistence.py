@@ -17,11 +17,11 @@ __all__ = ['LoadedModel', 'ModelRef', 'write_model', 'save_model', 'find_model',
 
 # %% ../../nbs/630_models.persistence.ipynb #522a9b84
 import torch
-from ..core import UserError, WriteError, atomic_write, choose_device, models_folder
+from ..core import UserError, WriteError, atomic_write, choose_device, free_names, models_folder
 from ..features.mel import Mel, MelConfig
 from ..latent.analysis import LatentAnalysis, Sliders
 from ..library.card import (
-    MODEL_FILE_EXTENSION, MODEL_FORMAT_MARKER, SAVED_MODEL_VERSION, ModelEntry, ModelFileError, file_stem, free_names)
+    MODEL_FILE_EXTENSION, MODEL_FORMAT_MARKER, SAVED_MODEL_VERSION, ModelEntry, ModelFileError, file_stem)
 from ..library.catalog import ModelLibrary, UnknownModel, note_file
 from .contents import check_contents, read_contents, reading, to_plain
 from .metadata import ModelMetadata
@@ -114,7 +114,7 @@ def write_model(
     try: card = check_contents(contents, path or folder).card(contents)
     except ModelFileError as e: raise UserError(f'The model {model.name!r} cannot be saved: {e.why}.') from e
     data = _to_bytes(contents, card)
-    for file in [Path(path)] if path else free_names(folder, file_stem(model.name)):
+    for file in [Path(path)] if path else free_names(folder, file_stem(model.name), MODEL_FILE_EXTENSION):
         try: _write(file, data, overwrite=path is not None)
         except FileExistsError: continue
         note_file(file)

@@ -294,7 +294,7 @@ def mel_loss(
     Parameters
     ----------
     out : torch.Tensor
-        (b,m,f) log mels, drawn
+        (b,m,f) log mels, decoded
     mel : torch.Tensor
         (b,m,f) and as they should be
     std : torch.Tensor
