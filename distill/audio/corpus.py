@@ -20,8 +20,8 @@ import pandas as pd
 import torch
 from .cache import Decoded, decode, decode_once, load_samples, store
 from .files import MIN_SECONDS, AudioError, why_unusable
-from ..core import MissingFile, UserError, cache_folder, make_generator, named_folder
-from ..text import counted, duration_text, printable
+from ..core import MissingFile, UserError, cache_folder, make_generator, named_folder, printable
+from ..text import counted, duration_text
 
 # %% ../../nbs/120_audio.corpus.ipynb #cbb72632
 STATUSES = 'used', 'refused', 'ignored'

@@ -13,13 +13,14 @@ __all__ = ['loudness', 'clipped_samples', 'Meter', 'meter']
 # %% ../../nbs/140_audio.meter.ipynb #4e1014f8
 import torch
 from torch.nn import functional as F
-from torchaudio.functional import highpass_biquad, treble_biquad
+from .dsp import biquad, high_pass, high_shelf
 from .files import SAMPLE_RATE, SoundInput, as_sound, peak_level
 
 # %% ../../nbs/140_audio.meter.ipynb #159202ec
 def _k_weighted(x, rate): # (c,t) -> (c,t)
     "A sound through the two filters of BS.1770: highs raised as a head does, lows cut"
-    return highpass_biquad(treble_biquad(x, rate, 4., 1500., 2**-.5), rate, 38., .5)
+    raised = biquad(x, high_shelf(1500, 4, 2**-.5, rate))
+    return biquad(raised, high_pass(38, .5, rate))
 
 def _lufs(power): return -.691 + 10*(power + 1e-12).log10()
 
@@ -45,8 +46,8 @@ def loudness(
     x = F.pad(x, (0, max(0, 4*hop - x.shape[-1])))
     for start in range(0, x.shape[-1], 600*hop):                       # a minute at a time
         early = min(start, 5*hop)                                      # for the filters to settle
-        y = _k_weighted(.1*x[:, start - early:start + 600*hop], rate)  # a tenth: the filters clip at 1
-        powers.append(F.avg_pool1d(100*y[:, early:].square(), hop).sum(0))
+        y = _k_weighted(x[:, start - early:start + 600*hop], rate)
+        powers.append(F.avg_pool1d(y[:, early:].square(), hop).sum(0))
     blocks = F.avg_pool1d(torch.cat(powers)[None], 4, 1)[0]
     loud = blocks[_lufs(blocks) > -70]
     if not len(loud): return -70.

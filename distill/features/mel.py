@@ -15,7 +15,7 @@ __all__ = ['MelConfig', 'inverse_stft', 'Mel', 'times', 'plot_mel', 'griffin_lim
 # %% ../../nbs/200_features.mel.ipynb #422e933a
 import torch
 from torch import nn
-from torchaudio.functional import melscale_fbanks
+from ..audio.dsp import mel_bank
 from ..core import UserError, make_generator
 
 # %% ../../nbs/200_features.mel.ipynb #1bf589fd
@@ -125,9 +125,7 @@ def inverse_stft(
 
 # %% ../../nbs/200_features.mel.ipynb #90da3da6
 def _mel_bank(cfg): # -> (m,k)
-    edges = cfg.f_min, cfg.f_max
-    bank = melscale_fbanks(cfg.n_fft//2 + 1, *edges, cfg.n_mels, cfg.sample_rate, norm='slaney', mel_scale='slaney')
-    return bank.T.contiguous()
+    return mel_bank(cfg.n_fft, cfg.n_mels, cfg.sample_rate, cfg.f_min, cfg.f_max)
 
 def _pseudo_inverse(bank): # (m,k) -> (k,m)
     "Moore and Penrose's inverse of a bank with independent rows; otherwise one that ignores small singular values"
