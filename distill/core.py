@@ -4,7 +4,7 @@
 
 # %% ../nbs/000_core.ipynb #652f76fa
 from __future__ import annotations
-import contextlib, errno, os, re, reprlib, signal, threading, uuid
+import contextlib, errno, itertools, os, re, reprlib, signal, stat, threading, uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Callable, Iterator
 try: import fcntl
@@ -12,23 +12,46 @@ except ImportError: fcntl = None  # type: ignore[assignment]
 if TYPE_CHECKING: import torch
 
 # %% auto #0
-__all__ = ['UserError', 'MissingFile', 'WriteError', 'write_error', 'rename_new', 'atomic_write', 'sweep_leftovers',
-           'named_folder', 'models_folder', 'cache_folder', 'choose_device', 'make_generator', 'hold_interrupt']
+__all__ = ['printable', 'UserError', 'MissingFile', 'ExistingFile', 'WriteError', 'write_error', 'rename_new',
+           'try_lock', 'atomic_write', 'free_names', 'sweep_leftovers', 'expand', 'named_folder', 'models_folder',
+           'cache_folder', 'choose_device', 'make_generator', 'hold_interrupt']
 
 # %% ../nbs/000_core.ipynb #aefe20b5
 from platformdirs import user_cache_path, user_data_path
 
+# %% ../nbs/000_core.ipynb #90d4b6a1
+_UNPRINTABLE = re.compile('[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]')
+
+def printable(
+    text: object,
+) -> str:
+    """A text that fits on a line
+
+    Parameters
+    ----------
+    text : object
+        a name, a path, or a sentence with one
+
+    Returns
+    -------
+    str
+        control characters and what is no text are replaced by '�'
+    """
+    return _UNPRINTABLE.sub('\ufffd', str(text))
+
 # %% ../nbs/000_core.ipynb #3e7e9c4b
 class UserError(ValueError):
     "A user's mistake, in one sentence that names the value and the remedy"
+    def __str__(self) -> str: return printable(self.args[0]) if self.args else ''
 
 class MissingFile(UserError, FileNotFoundError):
     "A file or folder that does not exist"
-    def __str__(self) -> str: return str(self.args[0])
+
+class ExistingFile(UserError, FileExistsError):
+    "A name that a file has already"
 
 class WriteError(UserError, OSError):
     "A path that cannot be written: full, read-only or not permitted"
-    def __str__(self) -> str: return str(self.args[0])
 
 # %% ../nbs/000_core.ipynb #d17e3757
 _REMEDY = {
@@ -83,11 +106,20 @@ def _rename_without_links(tmp, path):
         os.unlink(path)
         raise
 
+def _second_name(path, second):
+    "Give a file a second name; of a relative link, make another one to the same file"
+    if not path.is_symlink(): return os.link(path, second)
+    target = os.readlink(path)
+    if os.path.isabs(target): return os.symlink(target, second)
+    folder, name = os.path.split(path.parent.resolve()/target)
+    target = os.path.relpath(Path(folder).resolve()/name, second.parent.resolve())
+    os.symlink(target, second)
+
 def rename_new(
     tmp: str | Path,
     path: str | Path,
 ) -> None:
-    """Rename a file, atomically, and never over another one
+    """Rename a file, atomically, and never over another one; a link still points to where it did
 
     Parameters
     ----------
@@ -96,7 +128,7 @@ def rename_new(
     path : str | Path
         its new name, in the same file system; `FileExistsError` if taken
     """
-    try: os.link(tmp, path)
+    try: _second_name(Path(tmp), Path(path))
     except OSError as e:
         if e.errno not in _NO_LINKS: raise
         return _rename_without_links(tmp, path)
@@ -106,9 +138,25 @@ def rename_new(
         raise
 
 # %% ../nbs/000_core.ipynb #0e2ae69a
-def _lock(fd) -> bool | None:
-    "True: we hold the lock on `fd` now; False: another process holds it; None: there are no locks here"
-    try: fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+def try_lock(
+    fd: int,
+    shared: bool = False,
+) -> bool | None:
+    """Try to lock a file; the system releases the lock when the file is closed or the process ends, however it ends
+
+    Parameters
+    ----------
+    fd : int
+        descriptor of an open file
+    shared : bool
+        many may hold it together, but not beside one who holds it alone
+
+    Returns
+    -------
+    bool | None
+        True: we hold it now; False: somebody else does; None: this file system has no locks
+    """
+    try: fcntl.flock(fd, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except BlockingIOError: return False
     except (OSError, AttributeError): return None
     return True
@@ -118,15 +166,41 @@ def _new_temporary(path):
     while True:
         tmp = path.with_name(f'.{path.stem[:40]}.{uuid.uuid4().hex[:12]}.tmp{path.suffix}')
         fd = os.open(tmp, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666)
-        if _lock(fd) is not False and tmp.exists(): return tmp, fd
+        if try_lock(fd) is not False and tmp.exists(): return tmp, fd
         os.close(fd)
+
+def _place(path, overwrite):
+    "Where to write: the file itself if `path` is a link to it; `WriteError` if it must stay as it is"
+    if not overwrite: return path
+    if path.is_symlink(): path = Path(os.path.realpath(path))
+    if path.is_symlink(): raise WriteError(f'Cannot write {path}: it is a link to itself; choose another name.')
+    if path.exists() and not os.access(path, os.W_OK):
+        raise WriteError(f'Cannot write {path}: this file is write-protected; change its permissions.')
+    return path
+
+def _inherit(tmp, path):
+    "Give a file the group, permissions and attributes of the one that it replaces, and its owner where that is allowed"
+    before, mode = os.stat(path), stat.S_IMODE(os.stat(path).st_mode)
+    for owner in (before.st_uid, -1):
+        with contextlib.suppress(OSError, AttributeError): os.chown(tmp, owner, before.st_gid)
+    if os.stat(tmp).st_gid != before.st_gid: mode &= ~0o070 | (mode & 0o007) << 3   # a group gets no rights of another
+    os.chmod(tmp, mode)
+    for name in os.listxattr(path) if hasattr(os, 'listxattr') else ():
+        with contextlib.suppress(OSError): os.setxattr(tmp, name, os.getxattr(path, name))
 
 def _put_in_place(tmp, path, overwrite):
     "Flush a finished temporary file and give it its final name"
     with open(tmp, 'rb+') as f: os.fsync(f.fileno())
-    if overwrite: os.replace(tmp, path)
-    else: rename_new(tmp, path)
+    if overwrite:
+        if path.exists(): _inherit(tmp, path)
+        os.replace(tmp, path)
+    else:
+        try: rename_new(tmp, path)
+        except FileExistsError: raise _taken(path) from None
     _fsync_folder(path.parent)
+
+def _taken(path):
+    return ExistingFile(f'There is a file {path} already: choose another name, or overwrite it (overwrite=True).')
 
 @contextlib.contextmanager
 def atomic_write(
@@ -140,7 +214,7 @@ def atomic_write(
     path : str | Path
         the final name; its folder is created if missing
     overwrite : bool
-        False: an existing `path` is kept and `FileExistsError` raised
+        False: an existing `path` is kept and `ExistingFile` raised
 
     Returns
     -------
@@ -149,18 +223,47 @@ def atomic_write(
     """
     path = Path(path)
     try:
+        if not overwrite and os.path.lexists(path): raise _taken(path)
+        path = _place(path, overwrite)
         path.parent.mkdir(parents=True, exist_ok=True)
         tmp, fd = _new_temporary(path)
+    except UserError: raise
     except OSError as e: raise write_error(path, e) from e
     try:
         if fcntl is None: os.close(fd)
         yield tmp
         _put_in_place(tmp, path, overwrite)
-    except (FileExistsError, UserError): raise
+    except UserError: raise
     except OSError as e: raise write_error(path, e) from e
     finally:
         tmp.unlink(missing_ok=True)
         if fcntl: os.close(fd)
+
+# %% ../nbs/000_core.ipynb #64a1e0b8
+def free_names(
+    folder: str | os.PathLike[str],
+    stem: str,
+    suffix: str,
+) -> Iterator[Path]:
+    """Paths that are free at this moment: `stem`, then `stem_1`, `stem_2` …
+
+    Parameters
+    ----------
+    folder : str | os.PathLike[str]
+        where a file is wanted
+    stem : str
+        its name without suffix
+    suffix : str
+        such as '.wav'
+
+    Returns
+    -------
+    Iterator[Path]
+        without end: a name may be taken by the time the file is written
+    """
+    for n in itertools.count():
+        path = Path(folder)/f'{stem}{f"_{n}" if n else ""}{suffix}'
+        if not os.path.lexists(path): yield path
 
 # %% ../nbs/000_core.ipynb #a31775c0
 def sweep_leftovers(
@@ -182,12 +285,25 @@ def sweep_leftovers(
     for f in os.scandir(folder):
         if not re.fullmatch(r'\..*\.[0-9a-f]{12}\.tmp(\.\w+)?', f.name): continue
         with contextlib.suppress(OSError), open(f.path, 'rb') as tmp:
-            if not _lock(tmp.fileno()): continue
+            if not try_lock(tmp.fileno()): continue
             os.unlink(f.path)
             gone.append(f.name)
     return gone
 
 # %% ../nbs/000_core.ipynb #c9c9dd9d
+def expand(
+    path: str | os.PathLike[str],
+) -> Path:
+    """A path with its home folder written out
+
+    Parameters
+    ----------
+    path : str | os.PathLike[str]
+        may begin with `~` or `~somebody`
+    """
+    try: return Path(path).expanduser()
+    except RuntimeError: raise UserError(f'{path} is in a home folder that is not here: give the whole path.') from None
+
 def named_folder(
     value: object,
     what: str,
@@ -206,10 +322,17 @@ def named_folder(
     Path
         with `~` expanded; it need not exist
     """
-    if isinstance(value, (str, os.PathLike)) and os.fspath(value): return Path(value).expanduser()
+    if isinstance(value, (str, os.PathLike)) and os.fspath(value): return expand(value)
     raise UserError(f'{reprlib.repr(value)} is not the path of {what}: give one, such as ~/sounds.')
 
 # %% ../nbs/000_core.ipynb #97c18adf
+def _of_user(find: Callable[..., Path], what: str, options: str) -> Path:
+    "A folder of the user's, or one sentence where the user has none: some containers run without a home folder"
+    try: folder = find('distill')
+    except RuntimeError: folder = Path()
+    if folder.is_absolute(): return folder
+    raise UserError(f'This user has no home folder, so there is no usual place for {what}: name one ({options}).')
+
 def models_folder(
     given: str | os.PathLike[str] | None = None,
 ) -> Path:
@@ -222,12 +345,14 @@ def models_folder(
     """
     if given is not None: return named_folder(given, 'a folder of models')
     named = os.environ.get('DISTILL_MODELS')
-    return Path(named).expanduser() if named else user_data_path('distill')/'models'
+    if named: return expand(named)
+    return _of_user(user_data_path, 'models', '--models-dir, models_dir= or the variable DISTILL_MODELS')/'models'
 
 def cache_folder() -> Path:
     "The folder for what can be made again: `DISTILL_CACHE`, or else the user's cache folder; safe to delete"
     named = os.environ.get('DISTILL_CACHE')
-    return Path(named).expanduser() if named else user_cache_path('distill')
+    if named: return expand(named)
+    return _of_user(user_cache_path, 'decoded sound', 'the variable DISTILL_CACHE')
 
 # %% ../nbs/000_core.ipynb #eabd4f71
 def choose_device(

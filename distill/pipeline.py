@@ -17,11 +17,11 @@ __all__ = ['checkpoint_path', 'train_model', 'bundle_vocoder']
 from torch import Tensor
 from .audio.corpus import Corpus
 from .audio.files import Sound
-from .core import UserError, choose_device, models_folder
+from .core import UserError, choose_device, free_names, models_folder
 from .latent.analysis import analyze
 from .latent.sliders import name_sliders
 from .latent.texture import measure_texture
-from .library.card import file_stem, free_names, previews_folder
+from .library.card import MODEL_FILE_EXTENSION, file_stem, previews_folder
 from .models.metadata import ModelMetadata
 from .models.model import Model
 from .models.persistence import ModelRef, find_model, load_model, trained_metadata, write_model
@@ -63,7 +63,7 @@ class _Previews:
         if not self.every or epoch % self.every: return
         for name, x in zip(('original', f'epoch-{epoch:04}'), sounds()):
             title = f'{self.folder.name}: {self.kind}{name}'
-            Sound(x.cpu().numpy(), self.rate, dict(name=title)).save(self.folder/f'{self.kind}{name}.wav')
+            Sound(x.cpu().numpy(), self.rate, dict(name=title)).save(self.folder/f'{self.kind}{name}.wav', overwrite=True)
 
 def _reconstruction_so_far(
     task: VAETraining,
@@ -147,7 +147,7 @@ def train_model(
     if not isinstance(task, type) or not issubclass(task, VAETraining):
         raise UserError(f'{task!r} is no kind of training: give a subclass of VAETraining as task.')
     training = task(corpus, cfg=cfg, device=device)
-    future_file = next(free_names(models_folder(models_dir), file_stem(name)))
+    future_file = next(free_names(models_folder(models_dir), file_stem(name), MODEL_FILE_EXTENSION))
     previews = _Previews(future_file, corpus, training.mel.cfg.sample_rate, preview_interval)
     training.barrier()                                  # all have looked for a checkpoint before one writes it
     for rec in fit(training, steps, minutes, checkpoint, resume, stop):

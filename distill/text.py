@@ -4,11 +4,10 @@
 
 # %% ../nbs/010_text.ipynb #68b0f0b6
 from __future__ import annotations
-import unicodedata
 from typing import Callable
 
 # %% auto #0
-__all__ = ['UNITS', 'counted', 'size_text', 'duration_text', 'printable', 'in_unit', 'range_text']
+__all__ = ['UNITS', 'counted', 'size_text', 'duration_text', 'in_unit', 'range_text']
 
 # %% ../nbs/010_text.ipynb #b8f19b45
 def counted(
@@ -47,10 +46,10 @@ def size_text(
     str
         '1 byte', '7.2 MB'
     """
-    if n < 1000: return counted(round(n), 'byte')
+    if round(n) < 1000: return counted(round(n), 'byte')
     for unit in 'kB', 'MB':
         n /= 1000
-        if n < 1000: return f'{n:.1f} {unit}'
+        if round(n, 1) < 1000: return f'{n:.1f} {unit}'
     return f'{n/1000:.1f} GB'
 
 # %% ../nbs/010_text.ipynb #842b4b12
@@ -72,26 +71,8 @@ def duration_text(
         '2.5 s', '1.5 min', '1.2 h'
     """
     for unit, size in (('s', 1), ('min', 60)):
-        if seconds < 60*size: return f'{seconds/size:.{digits}f} {unit}'
+        if round(seconds/size, digits) < 60: return f'{seconds/size:.{digits}f} {unit}'
     return f'{seconds/3600:.{digits}f} h'
-
-# %% ../nbs/010_text.ipynb #a13a2183
-def printable(
-    name: object,
-) -> str:
-    """A file name that fits on a line of text
-
-    Parameters
-    ----------
-    name : object
-        a name or path
-
-    Returns
-    -------
-    str
-        what cannot be printed is replaced by '�'
-    """
-    return ''.join('\ufffd' if unicodedata.category(c) in ('Cc', 'Cs') else c for c in str(name))
 
 # %% ../nbs/010_text.ipynb #0fcbd3d9
 def _hertz(octaves: float) -> float: return 2**min(octaves, 30)

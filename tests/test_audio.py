@@ -10,6 +10,7 @@ from distill.audio.files import AudioError, GivenSound, Sound, given, read_audio
 import distill.audio.corpus as corpus_page
 from distill.audio.corpus import Corpus
 from distill.training.plan import default_steps, expected_seconds
+from distill.generation.sounds import save_new, save_sound
 from distill.core import MissingFile, UserError, WriteError
 from distill.audio.demo import demo_corpus
 
@@ -168,11 +169,25 @@ def test_a_failed_write_leaves_what_was_there(tmp_path, monkeypatch):
     p = write_audio(tmp_path/'a.wav', noise(.1).T)
     before = p.read_bytes()
     for bad in (np.full(9, np.nan), np.zeros(0), np.zeros((2, 3, 4)), np.full(9, 2.), np.zeros((4800, 2))):
-        with pytest.raises(UserError): write_audio(p, bad)
+        with pytest.raises(UserError): write_audio(p, bad, overwrite=True)
     def full(*a, **k): raise OSError(errno.ENOSPC, 'No space left on device')
     monkeypatch.setattr(Path, 'write_bytes', full)
-    with pytest.raises(WriteError, match='disk is full'): write_audio(p, noise(.1).T)
+    with pytest.raises(WriteError, match='disk is full'): write_audio(p, noise(.1).T, overwrite=True)
     assert p.read_bytes() == before and len(list(tmp_path.iterdir())) == 1
+
+@pytest.mark.parametrize('there', ['a file', 'a link', 'a folder'])
+def test_nothing_is_written_over_unless_that_is_asked_for(tmp_path, there):
+    p, other = tmp_path/'a.wav', tmp_path/'other'
+    if there == 'a file': p.write_text('mine')
+    elif there == 'a folder': p.mkdir()
+    else: p.symlink_to(other)
+    sound = Sound(noise(.1).T)
+    for write in (sound.save, lambda p: write_audio(p, noise(.1).T), lambda p: save_sound(sound, p)):
+        with pytest.raises(FileExistsError, match='overwrite=True'): write(p)
+    assert len(list(tmp_path.iterdir())) == 1 and save_new(sound, tmp_path, 'a', '.wav').name == 'a_1.wav'
+    if there == 'a folder': return
+    assert read_audio(sound.save(p, overwrite=True))[0].shape == (1, 4800)
+    assert p.is_symlink() == other.exists() == (there == 'a link')
 
 def test_a_folder_that_is_no_folder(tmp_path):
     (tmp_path/'f').write_text('')

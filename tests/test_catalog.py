@@ -3,8 +3,8 @@ import json, math, os, shutil, sqlite3, subprocess, sys
 from pathlib import Path
 import pytest
 from typer.testing import CliRunner
-from distill.core import UserError
-from distill.library.card import ModelEntry, ModelFileError, file_stem, free_names, plain_settings, read_card
+from distill.core import UserError, free_names
+from distill.library.card import ModelEntry, ModelFileError, file_stem, plain_settings, read_card
 from distill.library.catalog import AmbiguousModel, ModelLibrary, Repair, UnknownModel, repair_index
 from distill.models.metadata import ModelMetadata, VocoderInfo, vocoder_text
 from little import offset, put_card, rezip, save
@@ -381,7 +381,7 @@ def test_file_stem(name, stem): assert file_stem(name) == stem
 def test_free_names(tmp_path):
     (tmp_path/'a.distillgan').write_text('')
     os.symlink('nowhere', tmp_path/'a_1.distillgan')
-    assert next(free_names(tmp_path, 'a')).name == 'a_2.distillgan'
+    assert next(free_names(tmp_path, 'a', '.distillgan')).name == 'a_2.distillgan'
 
 # --- seen as HTML
 

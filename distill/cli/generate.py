@@ -4,7 +4,6 @@
 
 # %% ../../nbs/930_cli.generate.ipynb #e00e2363
 from __future__ import annotations
-import itertools
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 
 # %% auto #0
 __all__ = ['Seed', 'Width', 'Azimuth', 'Rate', 'Vocoder', 'Sliders', 'FORMATS', 'slider_positions', 'RecipeOptions',
-           'free_path', 'Output', 'generate', 'morph', 'model_and_weight', 'blend', 'replay', 'history']
+           'Output', 'generate', 'morph', 'model_and_weight', 'blend', 'replay', 'history']
 
 # %% ../../nbs/930_cli.generate.ipynb #c3e9b0a2
 _GENERATE = 'distill.generation.sounds.generate'
@@ -93,11 +92,6 @@ class RecipeOptions:
 # %% ../../nbs/930_cli.generate.ipynb #47d5b7c8
 FORMATS = 'wav', 'flac', 'ogg', 'mp3'
 
-def free_path(folder: Path, stem: str, format: str) -> Path:
-    "A path that no file has yet: `stem`, then `stem_1`, `stem_2` …"
-    stems = itertools.chain([stem], (f'{stem}_{i}' for i in itertools.count(1)))
-    return next(path for s in stems if not (path := folder/f'{s}.{format}').exists())
-
 def _remember(history: History, sound: Sound) -> None:
     "Put a sound into the history; where that fails, the sound has been written all the same"
     try: history.add(sound)
@@ -135,14 +129,14 @@ class Output:
         from distill.audio.corpus import Corpus
         from distill.audio.meter import meter
         from distill.features.nearness import Nearness
-        from distill.generation.sounds import check_bits, save_sound
+        from distill.generation.sounds import check_bits, save_new
         from distill.library.history import History
         check_bits(self.out/f'x.{self.format}', self.bits)
         nearness = Nearness(Corpus(self.compare_with)) if self.compare_with else None
         history = History(self.models_dir)
         facts = []
         for stem, sound in sounds:
-            file = save_sound(sound, free_path(self.out, stem, self.format), self.bits)
+            file = save_new(sound, self.out, stem, f'.{self.format}', self.bits)
             if self.history: _remember(history, sound)
             measured = meter(sound)
             for problem in measured.problems: note(f'{file}: {problem}')
@@ -294,8 +288,8 @@ _REPLAY = 'distill.generation.replay.replay'
 
 def replay(
     file: Annotated[Path, typer.Argument(metavar='FILE', help=shell_help(_REPLAY, 'file'))],
-    out: Annotated[Optional[Path], typer.Option(
-        metavar='FOLDER', help='Folder for the new file. Default: that of FILE.')] = None,
+    out: Annotated[Path, typer.Option(
+        metavar='FOLDER', help='Folder for the new file; created if missing.')] = Path('.'),
     like: Annotated[Optional[list[Path]], typer.Option(
         metavar='FILE', help='Sound it was made from, if that has moved. May be given several times.')] = None,
     models_dir: ModelsDir = None,
@@ -312,11 +306,10 @@ def replay(
       distill replay takes/rain-seed3.wav
     """
     from distill.generation.replay import differs, replay
-    from distill.generation.sounds import file_bits, save_sound
+    from distill.generation.sounds import file_bits, save_new
     sound = replay(file, models_dir, like or ())
     difference = differs(sound, file)
-    again = free_path(out or file.parent, f'{file.stem}-again', file.suffix[1:])
-    path = save_sound(sound, again, file_bits(file))
+    path = save_new(sound, out, f'{file.stem}-again', file.suffix, file_bits(file))
     if difference == 0: note('The samples are the same.')
     else: note(f'The samples differ by up to {difference:.2g} of full scale: another machine or version made the file.')
     if as_json: print_json(dict(path=str(path), differs=difference))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 import typer
 from .shell import (
     DEVICES, AsJson, ModelsDir, Progress, interruptible, is_main, note, option, print_json, print_table, program)
-from ..core import choose_device, write_error
+from ..core import choose_device, free_names, write_error
 from ..text import counted, duration_text
 if TYPE_CHECKING:
     from distill.audio.corpus import Corpus
@@ -175,6 +175,7 @@ def demo(
     """
     from distill.audio.corpus import Corpus
     from distill.audio.demo import demo_corpus
+    from distill.generation.sounds import save_new
     from distill.pipeline import checkpoint_path
     sounds, models = out/'sounds', out/'models'
     note(f'1  Making example sounds in {sounds}')
@@ -187,8 +188,8 @@ def demo(
     if not is_main(): return
     note('3  Generating three sounds of 1, 2 and 3 seconds')
     takes = [model.generate(seconds=seconds, seed=seed + seconds) for seconds in (1, 2, 3)]
-    files = [take.save(out/'takes'/f'take-{i + 1}.wav') for i, take in enumerate(takes)]
-    image = plot_sounds(takes, out/'takes'/'takes.png')
+    files = [save_new(take, out/'takes', f'take-{i + 1}', '.wav') for i, take in enumerate(takes)]
+    image = plot_sounds(takes, next(free_names(out/'takes', 'takes', '.png')))
     note('4  The library')
     _print_models(models)
     typer.echo(f'\nModel              {model.path}')

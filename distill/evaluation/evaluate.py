@@ -166,7 +166,8 @@ class Phase:
         return size is not None
 
     @property
-    def seconds_left(self) -> float:
+    def eta(self) -> float:
+        "Seconds to go"
         return self.seconds/self.done*max(0., self.size - self.done) if self.done else 0.
 
 def run_phases(
@@ -194,7 +195,7 @@ def run_phases(
     for phase in phases:
         while phase.step():
             check_stop()
-            left = sum(p.seconds_left for p in phases)
+            left = sum(p.eta for p in phases)
             spent = sum(p.seconds for p in phases)
             done = max(done, spent/(spent + left))
             if progress: progress(Progress(done, phase.what, left))

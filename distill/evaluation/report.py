@@ -52,7 +52,6 @@ class Checked:
             value = _read(_types(type(self))[f.name], getattr(self, f.name), where, most)
             object.__setattr__(self, f.name, value)
 
-# %% ../../nbs/600_evaluation.report.ipynb #a9b0a673
 @dataclass(frozen=True)
 class MelError(Checked):
     """How far reconstructed mel spectrograms are from the originals
@@ -325,7 +324,7 @@ class Report(Checked):
 
     @classmethod
     def from_dict(cls, values: Any) -> Report: # `values` as from `to_dict`
-        "The report in plain values that may come from anyone; `UserError` if they are no report"
+        "The report in plain values, which may come from anyone; `UserError` if they are no report"
         report: Report = _read(cls, values, 'the report', 0)
         return report
 

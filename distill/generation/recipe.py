@@ -52,11 +52,50 @@ class ModelNote:
     model_hash: str
     weight: float = 1.
 
-# %% ../../nbs/530_generation.recipe.ipynb #2d559e9b
+# %% ../../nbs/530_generation.recipe.ipynb #4ad0c925
 VOCODERS = 'auto', 'own', 'base', 'griffin-lim'
 RATES = 8_000, 192_000   # Hz, lowest and highest
 DENSEST = 50.            # sounds a second
 
+def _listed(names) -> str:
+    *first, last = map(repr, names)
+    return f"{', '.join(first)} or {last}"
+
+def _is_number(v) -> bool:
+    return isinstance(v, (int, float)) and not isinstance(v, bool) and math.isfinite(v)
+
+def _check_sliders(sliders):
+    if not isinstance(sliders, Mapping):
+        raise UserError(f"{sliders!r} does not set sliders: give names with positions, like {{'brightness': 5}}.")
+    for name, position in sliders.items():
+        if not _is_number(position) or not -10 <= position <= 10:
+            raise UserError(f'{name} = {position!r} is off the slider: give a number from -10 to 10.')
+
+def _check_seconds(seconds):
+    if seconds is None: return
+    if not _is_number(seconds) or seconds <= 0:
+        raise UserError(f'A sound cannot be {seconds!r} seconds long: give a length above 0, like 2.5.')
+    if seconds > LONGEST:
+        raise UserError(f'{seconds:g} seconds are more than the longest sound, which has {LONGEST:g}: make several.')
+
+def _check_share(name, v, meaning):
+    if not _is_number(v) or not 0 <= v <= 1:
+        raise UserError(f'The {name} cannot be {v!r}: give a number from {meaning}.')
+
+def _check_density(v):
+    if not _is_number(v) or not 0 < v <= DENSEST:
+        raise UserError(f'The density cannot be {v!r}: give sounds a second, above 0 and up to {DENSEST:g}.')
+
+def _check_space(width, azimuth, rate):
+    silence = torch.zeros(1)
+    widen(silence, width)
+    if azimuth is not None: place(silence, azimuth)
+    if isinstance(rate, bool) or not isinstance(rate, int) or not RATES[0] <= rate <= RATES[1]:
+        low, high = RATES
+        remedy = f'give 44100, 48000 or another whole number from {low} to {high}'
+        raise UserError(f'The rate cannot be {rate!r} Hz: {remedy}.')
+
+# %% ../../nbs/530_generation.recipe.ipynb #2d559e9b
 @dataclass(frozen=True)
 class Recipe:
     """All that decides a sound of a given model
@@ -66,27 +105,27 @@ class Recipe:
     sliders : Mapping[str, float]
         name → position, -10 … 10; the seed decides the others
     seconds : float | None
-        length, up to 600; None: the length of `like`, or the natural length, at most 4
+        length in seconds, up to 600; None: that of `like`, or the natural one, at most 4
     seed : int
-        0 … 2⁶³ - 1; the same seed gives the same samples on the same machine
+        0 … 2⁶³ - 1; the same one gives the same samples on the same machine
     vocoder : str
-        'auto' (the better one), 'own', 'base' or 'griffin-lim'
+        'auto' (whichever measured better), 'own', 'base' or 'griffin-lim'
     like : SoundInput | SoundNote | None
         a sound to vary, or to begin a morph with
     variation : float
-        distance from `like`, 0 … 1: 0 is its reconstruction, 1 a sound as free as any
+        distance from `like`, from 0 (its reconstruction) to 1 (a free sound)
     density : float | None
-        sounds a second, up to 50, laid over one another; None: one after the other
+        sounds per second, up to 50, which may overlap; None: one after the other
     to : SoundInput | SoundNote | None
         the sound at the other end of a morph from `like`
     position : float
-        in the morph, 0 … 1: 0 is `like`, 1 is `to`
+        how far from `like` to `to`, from 0 to 1
     width : float
-        0 … 1: 0 is mono, 1 two sides that share nothing; the mono sum stays the same
+        stereo width, from 0 (mono) to 1 (two unrelated sides)
     azimuth : float | None
-        degrees around the head, for headphones: 0 ahead, 90 right, -90 left
+        direction in degrees, for headphones: 0 ahead, 90 right, -90 left
     rate : int
-        Hz of the result, 8000 … 192000
+        sample rate of the result in Hz, 8000 … 192000
     models : tuple[ModelNote, ...]
         the models of a blend; empty: one model
     """
@@ -162,45 +201,6 @@ class Recipe:
         kept = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in _OF_ONE_SOUND}
         kept = {k: v for k, v in kept.items() if v != getattr(default, k)}
         return kept | dict(sliders=dict(self.sliders)) if self.sliders else kept
-
-# %% ../../nbs/530_generation.recipe.ipynb #4ad0c925
-def _listed(names) -> str:
-    *first, last = map(repr, names)
-    return f"{', '.join(first)} or {last}"
-
-def _is_number(v) -> bool:
-    return isinstance(v, (int, float)) and not isinstance(v, bool) and math.isfinite(v)
-
-def _check_sliders(sliders):
-    if not isinstance(sliders, Mapping):
-        raise UserError(f"{sliders!r} does not set sliders: give names with positions, like {{'brightness': 5}}.")
-    for name, position in sliders.items():
-        if not _is_number(position) or not -10 <= position <= 10:
-            raise UserError(f'{name} = {position!r} is off the slider: give a number from -10 to 10.')
-
-def _check_seconds(seconds):
-    if seconds is None: return
-    if not _is_number(seconds) or seconds <= 0:
-        raise UserError(f'A sound cannot be {seconds!r} seconds long: give a length above 0, like 2.5.')
-    if seconds > LONGEST:
-        raise UserError(f'{seconds:g} seconds are more than the longest sound, which has {LONGEST:g}: make several.')
-
-def _check_share(name, v, meaning):
-    if not _is_number(v) or not 0 <= v <= 1:
-        raise UserError(f'The {name} cannot be {v!r}: give a number from {meaning}.')
-
-def _check_density(v):
-    if not _is_number(v) or not 0 < v <= DENSEST:
-        raise UserError(f'The density cannot be {v!r}: give sounds a second, above 0 and up to {DENSEST:g}.')
-
-def _check_space(width, azimuth, rate):
-    silence = torch.zeros(1)
-    widen(silence, width)
-    if azimuth is not None: place(silence, azimuth)
-    if isinstance(rate, bool) or not isinstance(rate, int) or not RATES[0] <= rate <= RATES[1]:
-        low, high = RATES
-        remedy = f'give 44100, 48000 or another whole number from {low} to {high}'
-        raise UserError(f'The rate cannot be {rate!r} Hz: {remedy}.')
 
 # %% ../../nbs/530_generation.recipe.ipynb #f8e8fb7b
 _ALWAYS = 'seed', 'seconds', 'sliders', 'vocoder'

@@ -37,7 +37,7 @@ def _find_model(note: ModelNote, models_dir, file) -> Model:
                     f'name the folder of a backup of the model.')
 
 def _find_sound(note: SoundNote, file: Path, others: Sequence[SoundInput]) -> GivenSound:
-    "The sound that a note in the tags means"
+    "The sound that a note in the tags names"
     places = [Path(note.file), file.parent/Path(note.file).name] if note.file else []
     for place in [*others, *(p for p in places if p.is_file())]:
         found = given(place)

@@ -21,7 +21,7 @@ from torch import Tensor
 from ..core import UserError, make_generator
 from .probe import Probe, probe_from_dict, probe_to_dict, steer
 from ..models.vae import ConvVAE
-from ..text import in_unit
+from ..text import counted, in_unit
 if TYPE_CHECKING: import pandas as pd
 
 # %% ../../nbs/505_latent.analysis.ipynb #54a3696e
@@ -170,7 +170,9 @@ class LatentAnalysis:
     noise_residual: Tensor | None = None
     spectral_contrast: Tensor | None = None
 
-    def __repr__(self): return f'LatentAnalysis({len(self.sliders)} sliders, {len(self.states)} windows)'
+    def __repr__(self):
+        sliders, windows = counted(len(self.sliders), 'slider'), counted(len(self.states), 'window')
+        return f'LatentAnalysis({sliders}, {windows})'
 
     def _repr_html_(self) -> str: return self.sliders._repr_html_()
 
@@ -257,7 +259,7 @@ class LatentAnalysis:
         "The analysis that `to_dict` wrote; `UserError` if it cannot be one"
         try:
             keys = {f.name for f in fields(LatentAnalysis)} | {'version'}
-            _check(isinstance(d, dict) and set(d) == keys, 'its keys are other ones')
+            _check(isinstance(d, dict) and set(d) == keys, 'it has other keys')
             _check_numbers(d)
             _check_tensors(d)
             sliders = Sliders(_slider(s, len(d['std'])) for s in d['sliders'])
@@ -470,10 +472,6 @@ def analyze(
     return LatentAnalysis(steps, mean, axes, std, states, start, after, silence, found,
                           cfg.n_levels, _noise_scale(states, counts))
 
-# %% ../../nbs/505_latent.analysis.ipynb #abd0f716
-_TENSORS = 'mean', 'axes', 'std', 'states', 'start', 'after', 'silence'
-_TEXTURE = 'noise_residual', 'spectral_contrast'
-
 # %% ../../nbs/505_latent.analysis.ipynb #ff892e24
 def _check(holds, why):
     if not holds: raise UserError(why)
@@ -483,7 +481,7 @@ def _is_number(v) -> bool: return type(v) in (int, float) and math.isfinite(v)
 def _check_numbers(d):
     "Refuse numbers that are none, or out of range"
     version, steps, noise_scale = d['version'], d['steps'], d['noise_scale']
-    _check(type(version) is int and version == 1, f'version {str(version)[:20]}')
+    _check(type(version) is int and version == 1, f'its version is {str(version)[:20]}, not 1')
     _check(type(steps) is int and steps >= 2 and steps % 2 == 0, 'steps is not an even number')
     _check(_is_number(noise_scale) and 0 <= noise_scale < 100, 'noise_scale is not a small number')
     _check(type(d['n_levels']) is int and d['n_levels'] >= 0, 'n_levels is not a number of levels')
@@ -521,13 +519,17 @@ def _slider(s, k) -> Slider:
     "The slider in a dict; refuses what is none"
     _check(isinstance(s, dict) and set(s) == {f.name for f in fields(Slider)}, 'a slider has other keys')
     measured = [s[key] for key in ('rho', 'monotone', 'leakage', 'coverage', 'low', 'high')]
-    _check(all(v is None or _is_number(v) for v in measured), 'a slider is measured badly')
+    _check(all(v is None or _is_number(v) for v in measured), 'a slider has a measurement that is no number')
     low, high = measured[-2:]
     _check((low is None) == (high is None) and (low is None or low < high), 'a slider has no ends')
-    _check(s['descriptor'] is None or isinstance(s['descriptor'], str), 'a slider is named after nothing')
+    _check(s['descriptor'] is None or isinstance(s['descriptor'], str), 'a slider has a descriptor that is no text')
     _check(isinstance(s['name'], str) and type(s['axis']) is int and 0 <= s['axis'] < k, 'a slider has no direction')
     values = s['values']
     _check(_is_number(s['share']) and isinstance(values, (list, tuple)), 'a slider has no range')
     _check(len(values) == len(POSITIONS) and all(map(_is_number, values)), 'a slider has no range')
     _check(all(a < b for a, b in zip(values, values[1:])), 'a slider does not rise')
     return Slider(**s | dict(values=tuple(map(float, values))))
+
+# %% ../../nbs/505_latent.analysis.ipynb #abd0f716
+_TENSORS = 'mean', 'axes', 'std', 'states', 'start', 'after', 'silence'
+_TEXTURE = 'noise_residual', 'spectral_contrast'

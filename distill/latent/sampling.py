@@ -60,7 +60,7 @@ def sample_starts(
     n : int
     generator : torch.Generator
     near : Tensor | list[int] | None
-        (n,) the windows to begin near; None: they are drawn
+        (n,) the windows to begin near; None: drawn at random
 
     Returns
     -------

@@ -8,7 +8,7 @@ import contextlib, html, json, math, os, pickletools, re, stat, struct, unicoded
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
-from itertools import count, islice
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Union
 if TYPE_CHECKING: from typing import Self
@@ -17,7 +17,7 @@ if TYPE_CHECKING: from typing import Self
 __all__ = ['MODEL_FORMAT_MARKER', 'MODEL_FILE_EXTENSION', 'SAVED_MODEL_VERSION', 'MAX_RECORDS', 'MAX_CARD',
            'CANNOT_READ', 'Setting', 'MAX_SETTINGS', 'TABLE_COLUMNS', 'ModelFileError', 'OldModelFile', 'OldModelName',
            'NewerModelFile', 'check_envelope', 'is_v1', 'open_archive', 'card_in', 'read_card', 'plain_settings',
-           'make_card', 'file_stem', 'free_names', 'previews_folder', 'file_facts', 'ModelEntry', 'vocoder_badge']
+           'make_card', 'file_stem', 'previews_folder', 'file_facts', 'ModelEntry', 'vocoder_badge']
 
 # %% ../../nbs/610_library.card.ipynb #9db1ce81
 from .. import __version__
@@ -319,29 +319,6 @@ def file_stem(
     return f'{stem}_' if reserved else stem or 'model'
 
 # %% ../../nbs/610_library.card.ipynb #a6a54cbd
-def free_names(
-    folder: str | os.PathLike[str],
-    stem: str,
-) -> Iterator[Path]:
-    """Paths for a model file that are free at this moment: `stem`, then `stem_1`, `stem_2` …
-
-    Parameters
-    ----------
-    folder : str | os.PathLike[str]
-        where a file is wanted
-    stem : str
-        its name without extension
-
-    Returns
-    -------
-    Iterator[Path]
-        without end: the name may be taken by the time the file is written
-    """
-    for n in count():
-        suffix = f'_{n}' if n else ''
-        path = Path(folder)/f'{stem}{suffix}{MODEL_FILE_EXTENSION}'
-        if not os.path.lexists(path): yield path
-
 def previews_folder(
     path: str | os.PathLike[str],
 ) -> Path:

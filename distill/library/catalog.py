@@ -18,7 +18,7 @@ __all__ = ['ModelLibrary', 'repair_index', 'AmbiguousModel', 'refuse_old_name', 
            'ModelEntry', 'Repair', 'UnknownModel', 'VocoderInfo', 'note_file']
 
 # %% ../../nbs/620_library.catalog.ipynb #dffe6a06
-from ..core import UserError, models_folder, sweep_leftovers, write_error
+from ..core import UserError, expand, models_folder, sweep_leftovers, write_error
 from ..evaluation.report import report_facts
 from .card import MODEL_FILE_EXTENSION, TABLE_COLUMNS, ModelEntry, OldModelName, Setting
 from .index import SELECT_ENTRIES, LibraryIndex, Repair, fold, note_file
@@ -123,7 +123,7 @@ class ModelLibrary:
         text = os.fspath(ref).encode(errors='replace').decode()  # a name from a shell may hold bytes that are no text
         if found := self._entries('model_id = ?', text): return found
         if isinstance(ref, Path) or os.sep in text or text.endswith(MODEL_FILE_EXTENSION):
-            if found := self._at(Path(ref).expanduser(), by_name=os.sep not in text): return found
+            if found := self._at(expand(ref), by_name=os.sep not in text): return found
         name, n = fold(text.strip()), len(text) if len(text) >= 4 else 0
         found = self._entries('(? AND substr(model_id, 1, ?) = ?) OR name = ?', n, n, text, name)
         return found or (self._entries('instr(name, ?) > 0', name) if name else [])

@@ -11,8 +11,8 @@ from pathlib import Path
 __all__ = ['UnknownModel', 'put_file', 'move_to_trash', 'take_from_trash', 'remove_model']
 
 # %% ../../nbs/618_library.trash.ipynb #5073f16e
-from ..core import MissingFile, rename_new
-from .card import MODEL_FILE_EXTENSION, ModelEntry, ModelFileError, free_names, previews_folder
+from ..core import MissingFile, free_names, rename_new
+from .card import MODEL_FILE_EXTENSION, ModelEntry, ModelFileError, previews_folder
 from .index import note_file
 
 # %% ../../nbs/618_library.trash.ipynb #d2bed565
@@ -52,7 +52,7 @@ def put_file(
     Path
         the name it got
     """
-    for path in free_names(folder, stem):
+    for path in free_names(folder, stem, MODEL_FILE_EXTENSION):
         try: rename_new(source, path)
         except FileExistsError: continue
         note_file(path)

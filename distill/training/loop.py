@@ -13,8 +13,9 @@ from pickle import UnpicklingError
 from typing import Any, Protocol, TypeVar
 
 # %% auto #0
-__all__ = ['T', 'Checkpoint', 'CHECKPOINT_MARKER', 'CHECKPOINT_VERSION', 'StepConfig', 'Progress', 'Task', 'plain',
-           'CheckpointStore', 'save_checkpoint', 'read_checkpoint', 'Record', 'check_budget', 'fit']
+__all__ = ['T', 'CHECKPOINT_MARKER', 'CHECKPOINT_VERSION', 'Checkpoint', 'StepConfig', 'Progress', 'Task', 'plain',
+           'checkpoint_contents', 'read_checkpoint', 'CheckpointStore', 'CheckpointFile', 'Record', 'check_budget',
+           'fit']
 
 # %% ../../nbs/410_training.loop.ipynb #43758fa2
 import torch
@@ -22,6 +23,7 @@ from torch import nn
 from torch.nn.utils import clip_grad_norm_
 from ..core import MissingFile, UserError, atomic_write, choose_device, hold_interrupt, make_generator
 from ..text import counted
+from .lock import TrainingLock, is_main_process
 
 # %% ../../nbs/410_training.loop.ipynb #0ac12146
 def _processes(device: str) -> Any:
@@ -221,38 +223,27 @@ def plain(cfg: Any) -> dict[str, Any]:
     "The fields of a dataclass as plain containers, tuples as lists"
     return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(cfg).items()}
 
-# %% ../../nbs/410_training.loop.ipynb #fe6053d9
-class CheckpointStore(Protocol):
-    "Another place for a checkpoint than a file of its own"
-    def save(self, contents: dict[str, Any]) -> None: "Keep a checkpoint in place of the one before"
-    def read(self) -> dict[str, Any]: "The checkpoint that was kept last"
-
-Checkpoint = str | Path | CheckpointStore
-
 # %% ../../nbs/410_training.loop.ipynb #deee3f41
 CHECKPOINT_MARKER, CHECKPOINT_VERSION = 'distill_checkpoint', 1
 
-def save_checkpoint(
-    checkpoint: Checkpoint,
-    task: Task,
-) -> None:
-    "Write everything that `task` needs to go on; of several processes the main one writes"
+def checkpoint_contents(task: Task) -> dict[str, Any]:
+    "Everything that `task` needs to go on"
     contents = dict(format=CHECKPOINT_MARKER, version=CHECKPOINT_VERSION, kind=task.kind)
-    contents |= task.identity() | task.state() | vars(task.progress)
-    if not isinstance(checkpoint, (str, Path)): return checkpoint.save(contents)
-    if not task.is_main: return
-    data = io.BytesIO()                         # torch hides a full disk behind an error of its own
-    torch.save(contents, data)
-    with atomic_write(checkpoint) as tmp: tmp.write_bytes(data.getbuffer())
+    return contents | task.identity() | task.state() | vars(task.progress)
 
 _UNREADABLE = (UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, AttributeError, TypeError, OSError)
 
 def read_checkpoint(
-    checkpoint: Checkpoint,
+    path: str | Path,
 ) -> dict[str, Any]:
-    "The contents of a checkpoint; `MissingFile` or `UserError` says why it cannot be used"
-    if not isinstance(checkpoint, (str, Path)): return checkpoint.read()
-    path = Path(checkpoint)
+    """The contents of a checkpoint; `MissingFile` or `UserError` says why it cannot be used
+
+    Parameters
+    ----------
+    path : str | Path
+        a `.pt` file
+    """
+    path = Path(path)
     if not path.is_file(): raise MissingFile(f'There is no checkpoint {path}: train without resuming to begin one.')
     try: contents = torch.load(path, map_location='cpu', weights_only=True)
     except _UNREADABLE as e:
@@ -266,25 +257,85 @@ def read_checkpoint(
         raise UserError(f'The checkpoint {path} has version {version}, not {CHECKPOINT_VERSION}: {remedy}.')
     return contents
 
+# %% ../../nbs/410_training.loop.ipynb #c10e0003
+class CheckpointStore(Protocol):
+    "A place for the checkpoint of one training"
+    def save(self, contents: dict[str, Any]) -> None: "Keep a checkpoint in place of the one before"
+    def read(self) -> dict[str, Any]: "The checkpoint that was kept last"
+
+class CheckpointFile:
+    """A `.pt` file as such a place; no other training can use it until it is closed or its process has ended
+
+    Parameters
+    ----------
+    path : str | Path
+    name : str
+        what is trained; '': as the file is called
+    folder : str
+        of the sounds that it learns from
+    """
+    def __init__(self,
+        path: str | Path,
+        name: str = '',
+        folder: str = '',
+    ) -> None:
+        self.path = Path(path)
+        lock_file = self.path.with_name(f'{self.path.name}.lock')
+        self.lock = TrainingLock(lock_file, name or self.path.stem, folder) if is_main_process() else None
+
+    def __str__(self) -> str: return str(self.path)
+
+    def __enter__(self) -> CheckpointFile: return self
+
+    def __exit__(self, *error: object) -> None:
+        if self.lock: self.lock.release(keep=self.path.exists())
+
+    def save(self, contents: dict[str, Any]) -> None:
+        "Write a checkpoint whole or not at all; of several processes the main one writes"
+        if self.lock is None: return
+        if not self.lock.renew():
+            warnings.warn(f'{self.path} belongs to another training now: this one goes on without a checkpoint.')
+            self.lock = None
+            return
+        data = io.BytesIO()                     # torch hides a full disk behind an error of its own
+        torch.save(contents, data)
+        with atomic_write(self.path) as tmp: tmp.write_bytes(data.getbuffer())
+
+    def read(self) -> dict[str, Any]:
+        "The checkpoint that was kept last"
+        return read_checkpoint(self.path)
+
+    def remove(self) -> None:
+        "Remove the checkpoint of a training that is finished"
+        if self.lock and self.lock.held: self.path.unlink(missing_ok=True)
+
+Checkpoint = str | Path | CheckpointStore
+
 # %% ../../nbs/410_training.loop.ipynb #aa221d2f
-_BEGIN_ANEW = 'or delete the checkpoint and train from the start'
+_BEGIN_ANEW = 'or discard it (distill model discard) and train from the start'
 
 def _check_identity(checkpoint: Checkpoint, saved: dict[str, Any], task: Task) -> None:
-    "Refuse a checkpoint that belongs to another corpus or to other settings"
+    "Refuse a checkpoint that belongs to other sounds or to other settings"
     if saved['kind'] != task.kind:
         kinds = f'of a {saved["kind"]}, not of a {task.kind}'
         raise UserError(f'The checkpoint {checkpoint} is {kinds}: name another file.')
     for part, own in task.identity().items():
-        before = saved[part]
-        for k, v in own.items():
-            if before.get(k) == v: continue
-            if part == 'corpus':
-                was, now = (f'{counted(c["n_files"], "file")}, {c["seconds"]:.1f} s' for c in (before, own))
-                why = f'was made on other sounds ({was}; now {now}): restore the folder'
-            else:
-                was, now = (str(x)[:40] for x in (before.get(k), v))
-                why = f'was made with {k} = {was}, not {now}: use that value'
-            raise UserError(f'The checkpoint {checkpoint} {why}, {_BEGIN_ANEW}.')
+        why = _other_sounds(saved[part], own) if part == 'corpus' else _other_settings(saved[part], own)
+        if why: raise UserError(f'The checkpoint {checkpoint} {why}, {_BEGIN_ANEW}.')
+
+def _other_sounds(before: dict[str, Any], own: dict[str, Any]) -> str:
+    "How the sounds differ, whatever their folder is called; '' where they are the same"
+    if before.get('fingerprint') == own['fingerprint']: return ''
+    was, now = (f'{counted(c["n_files"], "file")}, {c["seconds"]:.1f} s' for c in (before, own))
+    return f'was made on other sounds ({was if was == now else f"{was}; now {now}"}): restore the folder'
+
+def _other_settings(before: dict[str, Any], own: dict[str, Any]) -> str:
+    "The first setting that differs; '' where none does"
+    for name, value in own.items():
+        if before.get(name) == value: continue
+        was, now = (str(x)[:40] for x in (before.get(name), value))
+        return f'was made with {name} = {was}, not {now}: use that value'
+    return ''
 
 # %% ../../nbs/410_training.loop.ipynb #e7aab806
 @dataclass
@@ -365,6 +416,9 @@ def fit(
         asked before every step; True ends training at once, as Ctrl-C does
     """
     check_budget(steps=steps, minutes=minutes)
+    if isinstance(checkpoint, (str, Path)):
+        with CheckpointFile(checkpoint) as file: yield from fit(task, steps, minutes, file, resume, stop)
+        return
     if steps is None and minutes is None: steps = task.default_steps
     if steps is not None: steps = -(-steps//task.epoch)*task.epoch
     most_seconds = math.inf if minutes is None else 60*minutes
@@ -373,7 +427,7 @@ def fit(
     while task.done < most_steps and task.progress.seconds < most_seconds and not _out_of_patience(task):
         _train_epoch(task, checkpoint, stop)
         record = _close_epoch(task)
-        if checkpoint is not None: save_checkpoint(checkpoint, task)
+        if checkpoint is not None: checkpoint.save(checkpoint_contents(task))
         steps_left, seconds_left = most_steps - record.step, most_seconds - record.seconds
         record.eta = max(0., min(record.seconds/record.step*steps_left, seconds_left))
         yield record
@@ -381,17 +435,17 @@ def fit(
 # %% ../../nbs/410_training.loop.ipynb #b205d45d
 _MISFITS = (KeyError, TypeError, ValueError, RuntimeError, AttributeError, IndexError)   # what a checkpoint may lack
 
-def _begin(task: Task, checkpoint: Checkpoint | None, resume: bool) -> Progress:
+def _begin(task: Task, checkpoint: CheckpointStore | None, resume: bool) -> Progress:
     "How far the training is: at its start, or where its checkpoint says"
     if resume and checkpoint is not None:
-        saved = read_checkpoint(checkpoint)
+        saved = checkpoint.read()
         _check_identity(checkpoint, saved, task)
         try: task.load(saved)
         except _MISFITS as e:
             reason = (str(e).splitlines() or [''])[0][:100]
             raise UserError(f'This unfinished training cannot be resumed ({reason}): begin a new one.') from e
         return Progress(**{name: saved[name] for name in vars(Progress())})
-    if checkpoint is not None: save_checkpoint(checkpoint, task)   # a folder that cannot be written is noticed now
+    if checkpoint is not None: checkpoint.save(checkpoint_contents(task))   # a full disk is noticed now
     return Progress()
 
 def _last_best(history: list[dict[str, Any]]) -> int:
@@ -410,7 +464,7 @@ def _add(sums: dict[str, float], parts: dict[str, float], step: int) -> None:
             raise UserError(f'The {name} is no longer finite at step {step}: train with a smaller learning rate.')
         sums[name] = sums.get(name, 0.) + value
 
-def _train_epoch(task: Task, checkpoint: Checkpoint | None, stop: Callable[[], bool] | None) -> None:
+def _train_epoch(task: Task, checkpoint: CheckpointStore | None, stop: Callable[[], bool] | None) -> None:
     "Steps up to the end of the epoch; on Ctrl-C a checkpoint, then KeyboardInterrupt"
     progress, wall, cpu = task.progress, time.perf_counter(), time.process_time()
     with hold_interrupt() as interrupted:
@@ -421,7 +475,7 @@ def _train_epoch(task: Task, checkpoint: Checkpoint | None, stop: Callable[[], b
         progress.seconds += task.all_reduce(time.perf_counter() - wall)
         progress.cpu_seconds += time.process_time() - cpu
         if interrupted():
-            if checkpoint is not None: save_checkpoint(checkpoint, task)
+            if checkpoint is not None: checkpoint.save(checkpoint_contents(task))
             raise KeyboardInterrupt
 
 def _close_epoch(task: Task) -> Record:

@@ -13,7 +13,7 @@ __all__ = ['write_dropped', 'Drop']
 
 # %% ../../nbs/826_ui.drop.ipynb #b176adcc
 import anywidget
-from ..core import UserError, atomic_write
+from ..core import UserError, atomic_write, expand
 from ..text import counted
 from .parts import Panel
 
@@ -43,7 +43,7 @@ def write_dropped(
     if not parts or leads_elsewhere or '\\' in name:
         raise UserError(f'{name[:80]!r} cannot be the name of a sound: rename the file.')
     try:
-        with atomic_write(Path(folder).expanduser().joinpath(*parts), overwrite=False) as temporary:
+        with atomic_write(expand(folder).joinpath(*parts), overwrite=False) as temporary:
             temporary.write_bytes(data)
     except FileExistsError: return False
     return True

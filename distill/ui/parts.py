@@ -207,8 +207,10 @@ def show(
     widget.layout.display = None if yes else 'none'
 
 def close_all(widget: Any) -> None:
-    "Close a widget and everything in it, so that the kernel forgets them"
+    "Close a widget, everything in it, and their layouts and styles, so that the kernel and the page forget them"
     for child in getattr(widget, 'children', ()): close_all(child)
+    for part in (getattr(widget, name, None) for name in ('layout', 'style')):
+        if isinstance(part, W.Widget): part.close()
     widget.close()
 
 def row(*widgets: Any) -> Any:
@@ -292,6 +294,30 @@ class Panel(W.VBox):
         role, kind = ('alert', ' distill-error') if error else ('status', '')
         box = f'<div class="distill-message{kind}" role="{role}">{html.escape(str(text))}</div>'
         self.message_box.value = box if text else ''
+
+    def progress_message(self,
+        what: str,
+    ) -> Callable[[int, int, str], None]:
+        """Show a message that something has begun; what is returned shows how far it is, at each percent
+
+        Parameters
+        ----------
+        what : str
+            what is being done
+
+        Returns
+        -------
+        Callable[[int, int, str], None]
+            to be called with how many are done, how many there are, and a name
+        """
+        shown = 0
+        def update(done: int, total: int, name: str = '') -> None:
+            nonlocal shown
+            percent = 100*done//max(total, 1)
+            if percent != shown: self.show_message(f'{what}: {done} of {total}')
+            shown = percent
+        self.show_message(f'{what} …')
+        return update
 
     @property
     def message(self) -> str:

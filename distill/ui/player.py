@@ -6,7 +6,6 @@
 from __future__ import annotations
 import base64
 import html
-import io
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,12 +15,12 @@ from typing import Any
 __all__ = ['PART_SECONDS', 'STATIC_SECONDS', 'peaks_of', 'file_name', 'Player', 'gallery']
 
 # %% ../../nbs/810_ui.player.ipynb #20a82615
-import traitlets as T
 import anywidget
 import numpy as np
-import soundfile as sf
+import torch
+import traitlets as T
 from IPython.display import HTML
-from ..audio.files import Sound, SoundInput, as_sound, mono
+from ..audio.files import Sound, SoundInput, as_sound, resample
 from ..core import UserError
 from ..features.mel import Mel
 from ..text import counted
@@ -38,32 +37,44 @@ function add(parent, tag, props) {
   return element;
 }
 
+function replies(model, kind) {   // asks the kernel, and waits for each answer: {[kind]: index} with a buffer
+  const waiting = new Map();
+  function receive(message, buffers) {
+    waiting.get(message[kind])?.([message, buffers[0]]);
+    waiting.delete(message[kind]);
+  }
+  model.on('msg:custom', receive);
+  function ask(index) {
+    const answer = new Promise(done => waiting.set(index, done));
+    model.send({[kind]: index});
+    return answer;
+  }
+  return {ask, end: () => model.off('msg:custom', receive)};
+}
+
 function partLoader(model, context) {
-  const parts = new Map(), waiting = new Map();
-  model.on('msg:custom', (message, buffers) => {
-    const done = waiting.get(message.part);
-    if (!done) return;
-    waiting.delete(message.part);
-    const bytes = buffers[0];
-    done(context().decodeAudioData(bytes.buffer.slice(bytes.byteOffset, bytes.byteOffset + bytes.byteLength)));
-  });
-  return function part(index) {
+  const parts = new Map(), {ask, end} = replies(model, 'part');
+  async function load(index) {
+    const [, bytes] = await ask(index);
+    return context().decodeAudioData(bytes.buffer.slice(bytes.byteOffset, bytes.byteOffset + bytes.byteLength));
+  }
+  function part(index) {
     if (parts.has(index)) return parts.get(index);
     if (parts.size > 3) parts.delete(parts.keys().next().value);
-    parts.set(index, new Promise(done => waiting.set(index, done)));
-    model.send({part: index});
+    parts.set(index, load(index));
     return parts.get(index);
-  };
+  }
+  return {part, end};
 }
 '''
 
 # %% ../../nbs/810_ui.player.ipynb #e7576533
 _TRANSPORT_JS = _PARTS_JS + r'''
 function transport(model, changed) {
-  const total = model.get('seconds'), partLength = model.get('part'), rate = model.get('rate');
+  const total = model.get('seconds'), partLength = model.get('part_seconds'), rate = model.get('rate');
   const count = Math.ceil(total/partLength - 1e-9);
   const context = () => shared.contexts[rate] ??= new AudioContext({sampleRate: rate});
-  const part = partLoader(model, context);
+  const {part, end} = partLoader(model, context);
   let on = false, run = 0, from = 0, startedAt = null, nodes = [];
 
   function time() {
@@ -118,7 +129,11 @@ function transport(model, changed) {
       return;
     }
   }
-  return {play, stop, time, total, count, part, playing: () => on};
+  function close() {
+    stop();
+    end();
+  }
+  return {play, stop, close, time, total, part, playing: () => on};
 }
 '''
 
@@ -141,44 +156,66 @@ function waveform(canvas, model, player) {
     canvas.width = width*density;
     canvas.height = height*density;
     const pen = canvas.getContext('2d'), css = getComputedStyle(canvas);
+    const [played, wave, head] = ['--played', '--wave', '--head'].map(name => css.getPropertyValue(name));
     const now = player.time()/player.total*width, half = height/2;
     pen.scale(density, density);
     for (let x = 0; x < width; x++) {
       const begin = Math.floor(x/width*columns), end = Math.max(begin + 1, Math.floor((x + 1)/width*columns));
       const [low, high] = extremes(begin, end);
-      pen.fillStyle = css.getPropertyValue(x < now ? '--played' : '--wave');
+      pen.fillStyle = x < now ? played : wave;
       pen.fillRect(x, half - high/127*(half - 1) - .5, 1, Math.max(1, (high - low)/127*(half - 1) + 1));
     }
-    pen.fillStyle = css.getPropertyValue('--head');
+    pen.fillStyle = head;
     pen.fillRect(Math.min(now, width - 2), 0, 2, height);
   };
 }
+'''
 
-async function download(model) {
-  const pieces = [];
-  let name, of = 1;
-  for (let k = 0; k < of; k++) {
-    const [message, buffer] = await new Promise(done => {
-      function receive(message, buffers) {
-        if (message.file === undefined || message.k !== k) return;
-        model.off('msg:custom', receive);
-        done([message, buffers[0]]);
-      }
-      model.on('msg:custom', receive);
-      model.send({file: k});
-    });
-    pieces.push(buffer);
-    name = message.file;
-    of = message.of;
+# %% ../../nbs/810_ui.player.ipynb #e0e9a6ed
+_DOWNLOAD_JS = r'''
+const AHEAD = 4;   // pieces on their way
+
+async function receiveFile(model, showProgress) {
+  const version = model.get('version'), {ask, end} = replies(model, 'piece');
+  function check([message, buffer]) {
+    if (message.error) throw Error(message.error);
+    if (model.get('version') !== version) throw Error('The player got another sound: download again.');
+    return [message, buffer];
   }
-  const href = URL.createObjectURL(new Blob(pieces, {type: 'audio/wav'}));
-  Object.assign(document.createElement('a'), {href, download: name}).click();
-  setTimeout(() => URL.revokeObjectURL(href), 10000);
+  try {
+    const [{name, of}, first] = check(await ask(0));
+    const pieces = [first], coming = [];
+    for (let asked = 1; pieces.length < of;) {
+      while (asked < of && coming.length < AHEAD) coming.push(ask(asked++));
+      pieces.push(check(await coming.shift())[1]);
+      showProgress(pieces.length/of);
+    }
+    return [name, pieces];
+  } finally { end(); }
+}
+
+async function download(model, button, showError) {
+  const label = button.title;
+  function showProgress(share) {
+    button.textContent = `${Math.floor(100*share)}%`;
+    button.title = `${label}: ${button.textContent}`;
+  }
+  button.disabled = true;
+  showProgress(0);
+  try {
+    const [name, pieces] = await receiveFile(model, showProgress);
+    const href = URL.createObjectURL(new Blob(pieces, {type: 'audio/wav'}));
+    Object.assign(document.createElement('a'), {href, download: name}).click();
+    setTimeout(() => URL.revokeObjectURL(href), 10000);
+  } catch (error) { showError(error.message); }
+  Object.assign(button, {title: label, textContent: DOWNLOAD_ICON, disabled: false});
 }
 '''
 
 # %% ../../nbs/810_ui.player.ipynb #322a6c2f
 _BUTTON_JS = r'''
+const DOWNLOAD_ICON = '\u2b07';
+
 function iconButton(parent, name, text, title) {
   const button = add(parent, 'button', {className: name, type: 'button', textContent: text, title});
   button.setAttribute('aria-label', title);
@@ -193,16 +230,16 @@ function controls(el) {
   canvas.setAttribute('role', 'slider');
   const clock = add(root, 'span', {className: 'clock'});
   const loop = iconButton(root, 'loop', '\u21bb', 'Loop');
-  const save = iconButton(root, 'save', '\u2b07', 'Download wav');
+  const save = iconButton(root, 'save', DOWNLOAD_ICON, 'Download wav');
   return {root, name, go, canvas, clock, loop, save};
 }
 '''
 
 # %% ../../nbs/810_ui.player.ipynb #13abf415
-_PLAYER_JS = _TRANSPORT_JS + _WAVE_JS + _BUTTON_JS + r'''
+_PLAYER_JS = _TRANSPORT_JS + _WAVE_JS + _DOWNLOAD_JS + _BUTTON_JS + r'''
 function render({model, el}) {
   const {root, name, go, canvas, clock, loop, save} = controls(el);
-  let player, draw = () => {}, last = '';
+  let player, draw = () => {}, frame = 0;
 
   const minutes = s => `${Math.floor(s/60)}:${String(Math.floor(s % 60)).padStart(2, '0')}`;
   const clockText = s => player.total < 60 ? s.toFixed(2) : minutes(s);
@@ -216,9 +253,11 @@ function render({model, el}) {
     clock.textContent = `${clockText(player.time())} / ${clockText(player.total)}${unit}`;
     canvas.setAttribute('aria-valuenow', player.time().toFixed(2));
     canvas.setAttribute('aria-valuetext', clock.textContent);
+    cancelAnimationFrame(frame);
+    if (player.playing()) frame = requestAnimationFrame(changed);
   }
   function load() {
-    player?.stop();
+    player?.close();
     player = root.player = transport(model, changed);
     draw = waveform(canvas, model, player);
     name.textContent = model.get('title');
@@ -243,7 +282,7 @@ function render({model, el}) {
     loop.setAttribute('aria-pressed', model.get('loop'));
   }
   go.onclick = toggle;
-  save.onclick = () => download(model);
+  save.onclick = () => download(model, save, text => { name.textContent = `${model.get('title')}: ${text}`; });
   canvas.onclick = event => seek(event.offsetX/canvas.clientWidth*player.total);
   canvas.onkeydown = keydown;
   loop.onclick = () => { model.set('loop', !model.get('loop')); model.save_changes(); };
@@ -253,13 +292,9 @@ function render({model, el}) {
   model.on('msg:custom', message => { if (message.play) player.play(0); });
   load();
   showLoop();
-  const timer = setInterval(() => {
-    const state = `${player.time()} ${player.playing()}`;
-    if (state !== last) { last = state; changed(); }
-  }, 40);
   const resized = new ResizeObserver(() => draw());
   resized.observe(canvas);
-  return () => { clearInterval(timer); resized.disconnect(); player.stop(); };
+  return () => { resized.disconnect(); player.close(); };
 }
 export default { render };
 '''
@@ -285,6 +320,7 @@ _PLAYER_CSS = '''
   background: var(--jp-layout-color1, transparent); color: inherit;
   width: 28px; height: 28px; cursor: pointer; font-size: 13px;
 }
+.distill-player button:disabled { font-size: 10px; cursor: progress; }
 .distill-player button.on { background: var(--jp-brand-color1, #1976d2); color: #fff; }
 .distill-player .clock {
   font-variant-numeric: tabular-nums; font-size: 11px; min-width: 76px; color: var(--jp-ui-font-color2, #888);
@@ -294,10 +330,10 @@ _PLAYER_CSS = '''
 # %% ../../nbs/810_ui.player.ipynb #c22c7321
 PART_SECONDS = 10.    # of sound sent at once
 STATIC_SECONDS = 10.  # of a sound in a page without a kernel
-_PIECE_BYTES = 1 << 20  # of a download sent at once
+_PIECE_BYTES = 2**20  # of a download sent at once
 
 def peaks_of(
-    samples: np.ndarray,
+    samples: np.ndarray,  # (t,) or (c,t)
     columns: int = 600,
 ) -> bytes:
     """The outline of a sound
@@ -305,17 +341,19 @@ def peaks_of(
     Parameters
     ----------
     samples : np.ndarray
-        (t,) of one channel
+        (t,) or (c,t)
     columns : int
         number of columns, at most
 
     Returns
     -------
     bytes
-        pairs of int8 for each column: the lowest and the highest sample
+        pairs of int8 for each column: the lowest and the highest sample of any channel
     """
-    edges = np.linspace(0, len(samples), min(columns, len(samples)) + 1).astype(int)[:-1]
-    lowest, highest = np.minimum.reduceat(samples, edges), np.maximum.reduceat(samples, edges)
+    channels = np.atleast_2d(samples)
+    edges = np.linspace(0, channels.shape[1], min(columns, channels.shape[1]) + 1).astype(int)[:-1]
+    lowest = np.minimum.reduceat(channels.min(0), edges)
+    highest = np.maximum.reduceat(channels.max(0), edges)
     pairs = np.stack([lowest, highest], 1)
     return np.clip(np.rint(pairs*127), -127, 127).astype(np.int8).tobytes()
 
@@ -338,7 +376,7 @@ class Player(anywidget.AnyWidget):
     title = T.Unicode().tag(sync=True)
     seconds = T.Float().tag(sync=True)
     rate = T.Int(48_000).tag(sync=True)           # Hz
-    part = T.Float(PART_SECONDS).tag(sync=True)   # seconds
+    part_seconds = T.Float(PART_SECONDS).tag(sync=True)
     peaks = T.Bytes().tag(sync=True)
     loop = T.Bool(False).tag(sync=True)
     version = T.Int(0).tag(sync=True)             # how many sounds it has had
@@ -364,10 +402,11 @@ class Player(anywidget.AnyWidget):
             shown above the waveform, and the name of a download; default: the sound's caption
         """
         self.sound = sound
-        self._saved: np.ndarray | None = None   # the samples as they are saved
+        self._loudest = float(abs(sound.samples).max())
+        self._wav = b''   # the file, while it is being downloaded
         with self.hold_sync():
             self.title, self.seconds, self.rate = title or sound.caption, sound.seconds, sound.rate
-            self.peaks = peaks_of(np.atleast_2d(sound.samples).mean(0))
+            self.peaks = peaks_of(sound.samples)
             self.version += 1
 
     def play(self) -> None:
@@ -376,25 +415,30 @@ class Player(anywidget.AnyWidget):
 
     def _answer(self, _, message, buffers):
         "Send a part of the sound, or a piece of the file"
-        if 'part' in message: self.send(dict(part=message['part']), [self.piece(message['part'])])
-        if 'file' in message:
-            data, k = self._file(), message['file']
-            pieces = -(-len(data)//_PIECE_BYTES)
-            piece = data[k*_PIECE_BYTES:(k + 1)*_PIECE_BYTES]
-            self.send(dict(file=f'{file_name(self.title)}.wav', k=k, of=pieces), [piece])
+        if 'part' in message: self.send(dict(part=message['part']), [self.part(message['part'])])
+        if 'piece' in message: self._send_piece(message['piece'])
 
-    def piece(self, k: int) -> bytes: # FLAC, 24 bit
+    def part(self, k: int) -> bytes: # FLAC, 24 bit
         "Part `k` of the sound as it is sent to the browser"
-        if self._saved is None:
-            self._saved = sf.read(io.BytesIO(self._file()), dtype='float32', always_2d=True)[0].T
         n = round(PART_SECONDS*self.rate)
-        return Sound(self._saved[:, k*n:(k + 1)*n], self.rate).encode('FLAC')
+        return self._within_full_scale(slice(k*n, (k + 1)*n)).encode('FLAC')
 
-    def _file(self):
+    def _within_full_scale(self, section=slice(None)):
+        "The sound, or a section of it, divided by its peak if that is above full scale"
+        return Sound(self.sound.samples[..., section]/max(1., self._loudest), self.rate, self.sound.info)
+
+    def _send_piece(self, k):
+        "Send piece `k` of the wav"
+        try: self._wav = self._wav or self._encode_wav()
+        except UserError as e: return self.send(dict(piece=k, error=str(e)), [b''])
+        pieces = -(-len(self._wav)//_PIECE_BYTES)
+        data = self._wav[k*_PIECE_BYTES:(k + 1)*_PIECE_BYTES]
+        if k == pieces - 1: self._wav = b''
+        self.send(dict(piece=k, of=pieces, name=f'{file_name(self.title)}.wav'), [data])
+
+    def _encode_wav(self):
         "The bytes of the wav that `save` writes"
-        loudest = float(abs(self.sound.samples).max())
-        within_full_scale = Sound(self.sound.samples/max(1., loudest), self.rate, self.sound.info)
-        with tempfile.TemporaryDirectory() as d: return within_full_scale.save(Path(d)/'x.wav').read_bytes()
+        with tempfile.TemporaryDirectory() as d: return self._within_full_scale().save(Path(d)/'x.wav').read_bytes()
 
     def static_html(self) -> str:
         "The first ten seconds, for a page without a kernel"
@@ -412,7 +456,8 @@ class Player(anywidget.AnyWidget):
 # %% ../../nbs/810_ui.player.ipynb #7770a270
 def _figure(mel, sound, title, width):
     "One sound of a gallery"
-    image = mel_html(mel(mono(sound)[None])[0], mel.cfg, f'mel spectrogram of {title}', width)
+    channels = resample(torch.from_numpy(np.atleast_2d(sound.samples)), sound.rate)    # (c,t)
+    image = mel_html(mel(channels).amax(0), mel.cfg, f'mel spectrogram of {title}', width)
     data = sound.encode()
     kind = 'wav' if data[:4] == b'RIFF' else 'mpeg'
     source = f'data:audio/{kind};base64,{base64.b64encode(data).decode()}'

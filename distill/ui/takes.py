@@ -16,9 +16,9 @@ __all__ = ['MOST_FOUND', 'made_text', 'take_title', 'Take', 'Takes', 'take_table
 import ipywidgets as W
 import numpy as np
 from ..audio.files import Sound, mono
-from ..core import UserError
+from ..core import UserError, expand
 from ..generation.recipe import Recipe
-from ..generation.sounds import save_sound
+from ..generation.sounds import save_new
 from ..library.history import TAKE_COLUMNS, History, take_cells
 from ..text import counted
 from .parts import Panel, close_all, dim, field, mel_html, row, show
@@ -207,11 +207,8 @@ class Takes:
     def _write(self, take):
         "Write a take under a name that is free"
         if not self.folder.value.strip(): raise UserError('There is no folder to export to: enter one.')
-        folder, stem, n = Path(self.folder.value.strip()).expanduser(), file_name(take.name), 0
-        while True:
-            path = folder/f'{stem}{f"_{n}" if n else ""}.{self.format.value}'
-            if not path.exists(): return save_sound(take.sound, path)
-            n += 1
+        folder = expand(self.folder.value.strip())
+        return save_new(take.sound, folder, file_name(take.name), f'.{self.format.value}')
 
 # %% ../../nbs/856_ui.takes.ipynb #f07c2915
 _NOT_IN_HISTORY = ("This take is not in the history, so it cannot be varied: "
