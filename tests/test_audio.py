@@ -6,7 +6,7 @@ import pytest
 import soundfile as sf
 import torch
 import distill.audio.cache as cached
-from distill.audio.files import AudioError, GivenSound, Sound, given, read_audio, read_tags, resample, write_audio
+from distill.audio.files import AudioError, Sound, SourceSound, read_audio, read_source, read_tags, resample, write_audio
 import distill.audio.corpus as corpus_page
 from distill.audio.corpus import Corpus
 from distill.training.plan import default_steps, expected_seconds
@@ -353,15 +353,15 @@ def test_every_kind_of_sound_is_given_alike(tmp_path):
     file = put(tmp_path/'a.wav', x, subtype='FLOAT')
     mono = x.mean(1)
     kinds = [file, str(file), x.T, torch.from_numpy(x.T), Sound(x.T), (x.T, 48_000), mono, list(map(float, mono))]
-    assert len({given(k).hash for k in kinds}) == 1
-    g = given(file)
-    assert isinstance(g, GivenSound) and given(g) is g and g.note() == dict(file=str(file), hash=g.hash)
+    assert len({read_source(k).hash for k in kinds}) == 1
+    g = read_source(file)
+    assert isinstance(g, SourceSound) and read_source(g) is g and g.note() == dict(file=str(file), hash=g.hash)
 
 NO_SOUNDS = None, 7, {}, 'gone.wav', [['a']], np.zeros(0), np.zeros((2, 2, 2)), (noise(.1).T, 0), (noise(.1).T, 44.1)
 
 @pytest.mark.parametrize('bad', NO_SOUNDS)
 def test_no_sound_is_one_sentence(bad):
-    with pytest.raises(UserError) as e: given(bad)
+    with pytest.raises(UserError) as e: read_source(bad)
     assert str(e.value).endswith('.') and '\n' not in str(e.value)
 
 @pytest.mark.parametrize('x,why', [
@@ -376,7 +376,7 @@ def test_a_given_sound_is_refused_with_the_reason_of_a_corpus(tmp_path, x, why):
     reason = status(Corpus(tmp_path))['bad.wav'][1]
     assert why in reason
     for kind in (file, x.T.astype('float32')):
-        with pytest.raises(UserError) as e: given(kind)
+        with pytest.raises(UserError) as e: read_source(kind)
         assert reason in str(e.value)
 
 @pytest.mark.parametrize('rate', [22_050, 44_100, 48_000, 96_000])

@@ -11,7 +11,7 @@ import torch
 from little import put_card, save
 from distill.audio.corpus import Corpus
 from distill.audio.demo import demo_corpus
-from distill.audio.files import Sound, given, read_audio
+from distill.audio.files import Sound, read_audio, read_source
 from distill.core import UserError
 from distill.features.mel import MelConfig
 from distill.generation.presets import presets
@@ -200,7 +200,7 @@ def test_a_morph_in_the_panel(pair, sounds):
     p, _ = pair
     c = p.controls
     a, b = [str(f) for f in sorted(sounds.rglob('*.wav'))[::5][:2]]
-    first, last = [len(given(f).samples) for f in (a, b)]
+    first, last = [len(read_source(f).samples) for f in (a, b)]
     c.to.value = b
     p.make.click()
     assert 'needs a sound to begin from' in p.message and not p.takes
@@ -495,7 +495,7 @@ def test_parts_make_the_whole(tmp_path):
     x = np.random.default_rng(0).uniform(-.9, .9, round(23.4567*48_000)).astype('float32')
     p, heard = Player(Sound(x), 'long'), []
     for k in range(3):
-        (tmp_path/'p.flac').write_bytes(p.piece(k))
+        (tmp_path/'p.flac').write_bytes(p.part(k))
         heard.append(read_audio(tmp_path/'p.flac')[0])
     p.sound.save(tmp_path/'saved.wav')
     assert torch.equal(torch.cat(heard, 1), read_audio(tmp_path/'saved.wav')[0])
@@ -508,7 +508,7 @@ def test_ten_minutes_do_not_bloat_the_page():
 
 def test_a_stereo_sound_plays(tmp_path):
     p = Player(Sound(np.stack([np.linspace(-.5, .5, 4800), np.zeros(4800)]).astype('float32')))
-    (tmp_path/'p.flac').write_bytes(p.piece(0))
+    (tmp_path/'p.flac').write_bytes(p.part(0))
     assert read_audio(tmp_path/'p.flac')[0].shape == (2, 4800)
 
 # --- what goes wrong

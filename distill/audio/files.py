@@ -13,8 +13,8 @@ from typing import Any, TypeAlias
 
 # %% auto #0
 __all__ = ['SAMPLE_RATE', 'LOWEST_RATE', 'HIGHEST_RATE', 'Samples', 'SoundInput', 'MIN_SECONDS', 'SILENT', 'LOUDEST',
-           'LONGEST', 'AudioError', 'read_audio', 'resample', 'write_audio', 'read_tags', 'Sound', 'GivenSound',
-           'as_sound', 'mono', 'peak_level', 'why_unusable', 'given']
+           'LONGEST', 'AudioError', 'read_audio', 'resample', 'write_audio', 'read_tags', 'Sound', 'SourceSound',
+           'as_sound', 'mono', 'peak_level', 'why_unusable', 'read_source']
 
 # %% ../../nbs/105_audio.files.ipynb #3d71c64c
 import numpy as np
@@ -403,8 +403,8 @@ class Sound:
 
 # %% ../../nbs/105_audio.files.ipynb #54ba5324
 @dataclass(frozen=True)
-class GivenSound:
-    """A sound from the user, as a model gets it
+class SourceSound:
+    """A sound that a model starts from
 
     Parameters
     ----------
@@ -425,7 +425,7 @@ class GivenSound:
         "File and hash: what it takes to find the sound again"
         return dict(file=self.file, hash=self.hash)
 
-SoundInput: TypeAlias = str | Path | Sound | GivenSound | Samples | Sequence[float] | tuple[Samples, int]
+SoundInput: TypeAlias = str | Path | Sound | SourceSound | Samples | Sequence[float] | tuple[Samples, int]
 
 def as_sound(
     x: SoundInput,
@@ -438,7 +438,7 @@ def as_sound(
         a file, a `Sound`, samples (t,) or (c,t) at 48 kHz, or a pair of samples and their rate in Hz
     """
     if isinstance(x, Sound): return x
-    if isinstance(x, GivenSound): return Sound(x.samples, info=dict(name=Path(x.file).stem))
+    if isinstance(x, SourceSound): return Sound(x.samples, info=dict(name=Path(x.file).stem))
     if isinstance(x, (str, Path)): return Sound(*read_audio(x), info=dict(name=Path(x).stem))
     data: Any = x
     rate: Any = SAMPLE_RATE
@@ -522,17 +522,17 @@ def why_unusable(
 # %% ../../nbs/105_audio.files.ipynb #26862714
 LONGEST = 600.   # seconds: the longest sound that is taken or made
 
-def given(
+def read_source(
     x: SoundInput,
-) -> GivenSound:
-    """Any sound as a model gets it: one channel at 48 kHz, of use for a model
+) -> SourceSound:
+    """Any sound as a source for a model: one channel at 48 kHz, long and loud enough
 
     Parameters
     ----------
     x : SoundInput
         a file, a `Sound`, samples (t,) or (c,t) at 48 kHz, or a pair of samples and their rate in Hz
     """
-    if isinstance(x, GivenSound): return x
+    if isinstance(x, SourceSound): return x
     file = str(x) if isinstance(x, (str, Path)) else ''
     sound, name = as_sound(x), printable(file) or 'This sound'
     channels = np.atleast_2d(sound.samples)
@@ -541,4 +541,4 @@ def given(
         raise UserError(f'{name} is {sound.seconds:.0f} s long, and {LONGEST:.0f} s are the most: give a part of it.')
     why = why_unusable(sound.seconds, peak_level(channels), peak_level(channels.mean(0)))
     if why: raise UserError(f'{name} cannot be used ({why}).')
-    return GivenSound(mono(sound).contiguous(), file)
+    return SourceSound(mono(sound).contiguous(), file)

@@ -15,7 +15,7 @@ __all__ = ['VOCODERS', 'RATES', 'DENSEST', 'SoundNote', 'ModelNote', 'Recipe']
 
 # %% ../../nbs/530_generation.recipe.ipynb #15caea8b
 import torch
-from ..audio.files import LONGEST, SAMPLE_RATE, GivenSound, SoundInput, given
+from ..audio.files import LONGEST, SAMPLE_RATE, SoundInput, SourceSound, read_source
 from ..audio.space import place, widen
 from ..core import UserError, make_generator
 
@@ -192,7 +192,7 @@ class Recipe:
         return Recipe(**known)
 
     def with_sounds(self) -> Recipe:
-        "The same recipe with its sounds read: each is a `GivenSound`"
+        "The same recipe with its sounds read: each is a `SourceSound`"
         return replace(self, like=_read(self.like, 'like'), to=_read(self.to, 'to'))
 
     def settings(self) -> dict[str, Any]:
@@ -208,12 +208,12 @@ _SOUNDS = 'like', 'to'
 
 def _note(x: SoundInput | SoundNote) -> SoundNote:
     "A sound as tags name it"
-    return x if isinstance(x, SoundNote) else SoundNote(**given(x).note())
+    return x if isinstance(x, SoundNote) else SoundNote(**read_source(x).note())
 
 # %% ../../nbs/530_generation.recipe.ipynb #d66b8fec
-def _read(x: SoundInput | SoundNote | None, name: str) -> GivenSound | None:
+def _read(x: SoundInput | SoundNote | None, name: str) -> SourceSound | None:
     if x is None: return None
-    if not isinstance(x, SoundNote): return given(x)
+    if not isinstance(x, SoundNote): return read_source(x)
     raise UserError(f'The sound {x.file or "of an array"} is only named: give it with {name}.')
 
 # %% ../../nbs/530_generation.recipe.ipynb #c545cc2f

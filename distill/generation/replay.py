@@ -14,7 +14,7 @@ from typing import Any
 __all__ = ['replay', 'differs']
 
 # %% ../../nbs/710_generation.replay.ipynb #6b68f777
-from ..audio.files import GivenSound, Sound, SoundInput, given, read_audio, read_tags
+from ..audio.files import Sound, SoundInput, SourceSound, read_audio, read_source, read_tags
 from ..core import UserError, models_folder
 from .recipe import ModelNote, Recipe, SoundNote
 from .sounds import blend_recipe, file_bits, save_sound
@@ -36,12 +36,12 @@ def _find_model(note: ModelNote, models_dir, file) -> Model:
     raise UserError(f'{called} has changed since it made {file}, so the sound cannot be made again: '
                     f'name the folder of a backup of the model.')
 
-def _find_sound(note: SoundNote, file: Path, others: Sequence[SoundInput]) -> GivenSound:
+def _find_sound(note: SoundNote, file: Path, others: Sequence[SoundInput]) -> SourceSound:
     "The sound that a note in the tags names"
     places = [Path(note.file), file.parent/Path(note.file).name] if note.file else []
     for place in [*others, *(p for p in places if p.is_file())]:
-        found = given(place)
-        if found.hash == note.hash: return GivenSound(found.samples, note.file)
+        found = read_source(place)
+        if found.hash == note.hash: return SourceSound(found.samples, note.file)
     called = note.file or 'of an array'
     raise UserError(f'{file} began with the sound {called}, which is not there any more or has changed: '
                     f'give it with like.')

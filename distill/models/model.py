@@ -16,7 +16,7 @@ __all__ = ['MOST_NATURAL', 'Model']
 # %% ../../nbs/540_models.model.ipynb #52af3a13
 import torch
 from torch import Tensor
-from ..audio.files import SAMPLE_RATE, GivenSound, Sound
+from ..audio.files import SAMPLE_RATE, Sound, SourceSound
 from ..audio.space import finish
 from ..core import UserError, make_generator
 from ..features.mel import Mel
@@ -368,7 +368,7 @@ _REACH = 4     # frames that an analysis window reaches into its neighbors, at l
 # %% ../../nbs/540_models.model.ipynb #6aac7168
 def _read(x: object) -> Tensor: # -> (t,)
     "The samples of a sound that `Recipe.with_sounds` has read"
-    assert isinstance(x, GivenSound), 'Recipe.with_sounds comes first'
+    assert isinstance(x, SourceSound), 'Recipe.with_sounds comes first'
     return x.samples
 
 # %% ../../nbs/540_models.model.ipynb #e6925dd7

@@ -14,7 +14,7 @@ __all__ = ['PartnerChoice', 'RecipeControls', 'Slots', 'PresetSection']
 
 # %% ../../nbs/854_ui.recipe.ipynb #5ca77f60
 import ipywidgets as W
-from ..audio.files import LONGEST, SAMPLE_RATE, GivenSound, Sound, given
+from ..audio.files import LONGEST, SAMPLE_RATE, Sound, SourceSound, read_source
 from ..core import UserError
 from ..generation.presets import delete_preset, presets, save_preset
 from ..generation.recipe import DENSEST, VOCODERS, ModelNote, Recipe, SoundNote
@@ -155,7 +155,7 @@ class RecipeControls:
         self._show_what_applies()
         self._lengths = []
         files = [field.value.strip() for field in (self.like, self.to)]
-        self._lengths = [len(given(file).samples) for file in files if file]
+        self._lengths = [len(read_source(file).samples) for file in files if file]
         self._fit_length()
 
     def _fit_length(self):
@@ -213,7 +213,7 @@ _NO_BEGINNING = "A morph needs a sound to begin from: enter a file in the field 
 def _file_of(sound):
     "The file of a sound that a recipe begins with; '' if it has none"
     if isinstance(sound, (str, Path)): return str(sound)
-    return sound.file if isinstance(sound, (SoundNote, GivenSound)) else ''
+    return sound.file if isinstance(sound, (SoundNote, SourceSound)) else ''
 
 # %% ../../nbs/854_ui.recipe.ipynb #97f8a9b7
 class Slots:
