@@ -6,64 +6,52 @@ file"""
 # %% ../nbs/720_pipeline.ipynb #d1b60daa
 from __future__ import annotations
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 # %% auto #0
-__all__ = ['checkpoint_path', 'train_model', 'bundle_vocoder']
+__all__ = ['sounds_folder', 'train_model', 'bundle_vocoder']
 
 # %% ../nbs/720_pipeline.ipynb #c63eb157
 from torch import Tensor
 from .audio.corpus import Corpus
 from .audio.files import Sound
-from .core import UserError, choose_device, free_names, models_folder
+from .core import MissingFile, UserError, choose_device, free_names, models_folder, named_folder
 from .latent.analysis import analyze
 from .latent.sliders import name_sliders
 from .latent.texture import measure_texture
 from .library.card import MODEL_FILE_EXTENSION, file_stem, previews_folder
+from .library.unfinished import checkpoint_path, find_unfinished
 from .models.metadata import ModelMetadata
 from .models.model import Model
 from .models.persistence import ModelRef, find_model, load_model, trained_metadata, write_model
-from .training.loop import Record, check_budget, fit
+from .text import size_text
+from .training.lock import TrainingLock, is_main_process
+from .training.loop import CheckpointFile, Record, check_budget, fit
 from .training.plan import TrainConfig
 from .training.plan import preset as settings_of
 from .training.vae import VAETraining
 from .training.vocoder import Plan, VocoderConfig, VocoderTraining
 
-# %% ../nbs/720_pipeline.ipynb #fb713334
-def checkpoint_path(
-    models_dir: str | Path | None,
-    name: str,
-) -> Path:
-    """Where the unfinished training of a model is kept
-
-    Parameters
-    ----------
-    models_dir : str | Path | None
-        the library's folder; None: the usual one
-    name : str
-        of the model
-    """
-    return models_folder(models_dir)/'checkpoints'/f'{file_stem(name)}.pt'
-
 # %% ../nbs/720_pipeline.ipynb #af4d714f
 class _Previews:
     "Pairs of sounds beside a model: the original, and its reconstruction after every `every` epochs"
-    def __init__(self, path, corpus, rate, every, kind=''):
-        self.folder, self.rate, self.every, self.kind = previews_folder(path), rate, every, kind
+    def __init__(self, path: Path, sounds: Path, every: int, kind: str = ''):
+        self.folder, self.every, self.kind = previews_folder(path), every, kind
         if not isinstance(every, int) or every < 0:
             raise UserError(f'preview_interval is {every!r}, must be a whole number, 0 or more.')
-        if every and self.folder.resolve().is_relative_to(corpus.folder.resolve()):
+        if every and self.folder.resolve().is_relative_to(sounds.resolve()):
             raise UserError(f'Previews would be written to {self.folder}, among the sounds that are learned from: '
                             f'keep the library elsewhere (--models-dir, models_dir=), or do without previews.')
 
-    def write(self, epoch: int, sounds: Callable[[], tuple[Tensor, Tensor]]):
-        "Write the two sounds, if it is time"
+    def write(self, epoch: int, rate: int, sounds: Callable[[], tuple[Tensor, Tensor]]):
+        "Write the two sounds, of that sample rate, if it is time"
         if not self.every or epoch % self.every: return
         for name, x in zip(('original', f'epoch-{epoch:04}'), sounds()):
             title = f'{self.folder.name}: {self.kind}{name}'
-            Sound(x.cpu().numpy(), self.rate, dict(name=title)).save(self.folder/f'{self.kind}{name}.wav', overwrite=True)
+            Sound(x.cpu().numpy(), rate, dict(name=title)).save(self.folder/f'{self.kind}{name}.wav', overwrite=True)
 
 def _reconstruction_so_far(
     task: VAETraining,
@@ -75,6 +63,31 @@ def _reconstruction_so_far(
     x = corpus[(task.held_out_files or task.train_files)[0]][:3*task.mel.cfg.sample_rate]
     decoded = so_far.decode(so_far.encode(x), task.mel.cfg.frames(len(x)))
     return x, so_far.vocoder('base')(decoded)[0, :len(x)]
+
+# %% ../nbs/720_pipeline.ipynb #fe712cfb
+def sounds_folder(
+    corpus: Corpus | str | Path,
+) -> Path:
+    """The folder of a corpus that may not be read yet; one that is not there is refused
+
+    Parameters
+    ----------
+    corpus : Corpus | str | Path
+        a corpus, or a folder of sounds
+    """
+    if isinstance(corpus, Corpus): return corpus.folder
+    folder = named_folder(corpus, 'a folder of sounds')
+    return folder if folder.is_dir() else Corpus(folder).folder    # which says what it is instead
+
+def _own_checkpoint(name: str, models_dir: str | Path | None, folder: Path, resume: bool) -> CheckpointFile:
+    "The checkpoint of this training, from now on locked; refused where it waits for somebody else"
+    path, waiting = checkpoint_path(models_dir, name), find_unfinished(name, models_dir)
+    if waiting and not waiting.owner and not resume:
+        what = f'A training of {name!r} is unfinished ({size_text(waiting.size)}, saved {waiting.age})'
+        raise UserError(f'{what}: resume it (--resume, resume=True), choose another name, '
+                        'or discard it (distill model discard, discard_training).')
+    if resume and not waiting: raise MissingFile(f'There is no unfinished training of {name!r}: train without resuming.')
+    return CheckpointFile(path, name, str(folder.resolve()))
 
 # %% ../nbs/720_pipeline.ipynb #7e8c85d1
 def _analyzed(task: VAETraining, model: Model) -> Model:
@@ -96,6 +109,7 @@ def train_model(
     progress: Callable[[Record], None] | None = None,
     preview_interval: int = 0,
     stop: Callable[[], bool] | None = None,
+    opened: Callable[[Corpus], object] | None = None,
     cfg: TrainConfig | None = None,
     task: type[VAETraining] = VAETraining,
 ) -> Model:
@@ -127,6 +141,8 @@ def train_model(
         epochs between previews, which are kept in the library; 0: no previews
     stop : Callable[[], bool] | None
         asked before every step; True ends training, and it can be resumed
+    opened : Callable[[Corpus], object] | None
+        called with the corpus once its sounds are read
     cfg : TrainConfig | None
         own settings, in place of `preset` and `seed`
     task : type[VAETraining]
@@ -137,27 +153,29 @@ def train_model(
     Model
         saved, with its sliders; neither in other processes than the main one
     """
-    metadata, checkpoint = ModelMetadata(name), checkpoint_path(models_dir, name)
-    if checkpoint.exists() and not resume:
-        raise UserError(f'A training of {name!r} is unfinished: resume it (--resume, resume=True), '
-                        f'choose another name, or delete {checkpoint}.')
-    if not isinstance(corpus, Corpus): corpus = Corpus(corpus)
-    cfg = cfg or settings_of(preset, corpus, device, seed=seed)
-    if not isinstance(cfg, TrainConfig): raise UserError(f'{cfg!r} is no settings: give a TrainConfig as cfg.')
+    metadata, folder = ModelMetadata(name), sounds_folder(corpus)
+    check_budget(steps=steps, minutes=minutes)
     if not isinstance(task, type) or not issubclass(task, VAETraining):
         raise UserError(f'{task!r} is no kind of training: give a subclass of VAETraining as task.')
-    training = task(corpus, cfg=cfg, device=device)
+    if not isinstance(cfg or settings_of(preset, seed=seed), TrainConfig):
+        raise UserError(f'{cfg!r} is no settings: give a TrainConfig as cfg.')
+    choose_device(device)
     future_file = next(free_names(models_folder(models_dir), file_stem(name), MODEL_FILE_EXTENSION))
-    previews = _Previews(future_file, corpus, training.mel.cfg.sample_rate, preview_interval)
-    training.barrier()                                  # all have looked for a checkpoint before one writes it
-    for rec in fit(training, steps, minutes, checkpoint, resume, stop):
-        if not training.is_main: continue
-        previews.write(rec.epoch, lambda: _reconstruction_so_far(training, corpus, metadata))
-        if progress: progress(rec)
-    model = _handed_over(training, corpus, metadata)
-    if not training.is_main: return model
-    model = write_model(_analyzed(training, model), models_dir)
-    checkpoint.unlink()
+    previews = _Previews(future_file, folder, preview_interval)
+    with _own_checkpoint(metadata.name, models_dir, folder, resume) as checkpoint:
+        if not isinstance(corpus, Corpus): corpus = Corpus(corpus)
+        if opened: opened(corpus)
+        training = task(corpus, cfg=cfg or settings_of(preset, corpus, device, seed=seed), device=device)
+        training.barrier()                              # all have looked for a checkpoint before one writes it
+        for rec in fit(training, steps, minutes, checkpoint, resume, stop):
+            if not training.is_main: continue
+            previews.write(rec.epoch, training.mel.cfg.sample_rate,
+                           lambda: _reconstruction_so_far(training, corpus, metadata))
+            if progress: progress(rec)
+        model = _handed_over(training, corpus, metadata)
+        if not training.is_main: return model
+        model = write_model(_analyzed(training, model), models_dir)
+        checkpoint.remove()
     return model
 
 def _handed_over(task: VAETraining, corpus: Corpus, metadata: ModelMetadata) -> Model:
@@ -243,6 +261,12 @@ def _begun(model: Model, unfinished, start, models_dir, told) -> tuple[VocoderCo
     begin = dict(type=cfg.type, config=unfinished['model_config'], state_dict=unfinished.get('net'))
     return cfg, begin | dict(training_metadata=made_for)
 
+def _own_vocoder(path: Path, folder: Path) -> AbstractContextManager[object]:
+    "The lock of a vocoder's training, beside the model's file; the main process takes it for all"
+    if not is_main_process(): return nullcontext()
+    lock_file = path.with_name(f'.{path.name}.lock')
+    return TrainingLock(lock_file, path.stem, str(folder.resolve()), 'vocoder training')
+
 def _usual_discriminators(type: str, device: str) -> str:
     if type == 'fourier': return 'none'
     return 'full' if choose_device(device).type == 'cuda' else 'small'
@@ -268,6 +292,7 @@ def bundle_vocoder(
     preview: Callable[[Tensor, Tensor], None] | None = None,
     preview_interval: int = 0,
     stop: Callable[[], bool] | None = None,
+    opened: Callable[[Corpus], object] | None = None,
     start: ModelRef | dict[str, Any] | None = None,
     bf16: bool = False,
 ) -> Model:
@@ -315,6 +340,8 @@ def bundle_vocoder(
         epochs between previews, which are kept in the library; 0: no previews
     stop : Callable[[], bool] | None
         asked before every step; True ends training, and it can be resumed
+    opened : Callable[[Corpus], object] | None
+        called with the corpus once its sounds are read
     start : ModelRef | dict[str, Any] | None
         a model whose vocoder to begin with, or the state of one
     bf16 : bool
@@ -325,32 +352,34 @@ def bundle_vocoder(
     Model
         as saved, with the vocoder
     """
-    path = find_model(model, models_dir)
-    loaded = load_model(path)
-    own = loaded.vocoder_state
-    unfinished = own and own.get('checkpoint')
-    _refuse(loaded, unfinished, resume, force)
+    path, folder = find_model(model, models_dir), sounds_folder(corpus)
     check_budget(steps=steps, minutes=minutes, epochs=epochs, checkpoint_interval=checkpoint_interval)
-    if not isinstance(corpus, Corpus): corpus = Corpus(corpus)
-    previews = _Previews(path, corpus, loaded.mel.cfg.sample_rate, preview_interval, 'vocoder-')
+    previews = _Previews(path, folder, preview_interval, 'vocoder-')
     discriminators = discriminators or _usual_discriminators(type, device)
     told = dict(type=type, batch=batch_size, lr=lr, bf16=bf16, seed=seed, discriminators=discriminators)
-    cfg, begin = _begun(loaded, unfinished if resume else None, start, models_dir, told)
-    task = VocoderTraining(corpus, loaded.mel.cfg, cfg, device, begin)
-    if epochs: steps = epochs*task.epoch
-    if plan or task.processes:
-        ahead = task.plan(steps, minutes)                                 # all at once, for they agree on it
-        if plan and task.is_main: plan(ahead)
-    before = own if own and (not unfinished or own['training_metadata'].get('finished')) else None
-    place = _InFile(path, task, before, checkpoint_interval)
-    task.barrier()                      # all have read the file before one writes it
-    for rec in fit(task, steps, minutes, place, resume, stop):
-        if not task.is_main: continue
-        if preview: preview(*task.preview())
-        previews.write(rec.epoch, task.preview)
-        if progress: progress(rec)
-    state = task.vocoder_state(task.progress.training_history)
-    state['training_metadata']['finished'] = True
-    done = place.put(state)
-    task.barrier()
+    with _own_vocoder(path, folder):
+        loaded = load_model(path)
+        own = loaded.vocoder_state
+        unfinished = own and own.get('checkpoint')
+        _refuse(loaded, unfinished, resume, force)
+        cfg, begin = _begun(loaded, unfinished if resume else None, start, models_dir, told)
+        if not isinstance(corpus, Corpus): corpus = Corpus(corpus)
+        if opened: opened(corpus)
+        task = VocoderTraining(corpus, loaded.mel.cfg, cfg, device, begin)
+        if epochs: steps = epochs*task.epoch
+        if plan or task.processes:
+            ahead = task.plan(steps, minutes)                             # all at once, for they agree on it
+            if plan and task.is_main: plan(ahead)
+        before = own if own and (not unfinished or own['training_metadata'].get('finished')) else None
+        place = _InFile(path, task, before, checkpoint_interval)
+        task.barrier()                  # all have read the file before one writes it
+        for rec in fit(task, steps, minutes, place, resume, stop):
+            if not task.is_main: continue
+            if preview: preview(*task.preview())
+            previews.write(rec.epoch, loaded.mel.cfg.sample_rate, task.preview)
+            if progress: progress(rec)
+        state = task.vocoder_state(task.progress.training_history)
+        state['training_metadata']['finished'] = True
+        done = place.put(state)
+        task.barrier()
     return done

@@ -446,9 +446,9 @@ def test_an_empty_field_is_no_folder(sounds, library, monkeypatch):
     "Never the working directory"
     monkeypatch.chdir(sounds)
     for p in (CorpusPanel(), TrainPanel(models_dir=library), VocoderPanel(library)):
-        p.folder.value = '  '
+        p.sounds.field.value = '  '
         assert p.corpus is None and p.message == ''
-        p.folder.value = ''
+        p.sounds.field.value = ''
         assert p.corpus is None and p.message == ''
     for p in (TrainPanel(name='x', models_dir=library), VocoderPanel(library, 'Rain')):
         p.start.click()
@@ -618,7 +618,7 @@ def test_a_vocoder_is_trained_stopped_resumed_and_replaced(voiced, library, soun
     for c in controls(voiced): assert is_shown(c) == (c not in hidden), c.description
     voiced.start.click()
     other = VocoderPanel(library)                          # follows what runs
-    assert other.training is voiced.training and other.folder.disabled
+    assert other.training is voiced.training and other.sounds.field.disabled
     with pytest.raises(UserError, match='is running'): VocoderTraining(voiced.model, voiced.corpus)
     while len(voiced.training.records) < 1: time.sleep(.05)
     voiced.stop.click()

@@ -66,7 +66,7 @@ def _is_number(v) -> bool:
 
 def _check_sliders(sliders):
     if not isinstance(sliders, Mapping):
-        raise UserError(f"{sliders!r} does not set sliders: give names with positions, like {{'brightness': 5}}.")
+        raise UserError(f"{sliders!r} sets no sliders: give their names and positions, like {{'brightness': 5}}.")
     for name, position in sliders.items():
         if not _is_number(position) or not -10 <= position <= 10:
             raise UserError(f'{name} = {position!r} is off the slider: give a number from -10 to 10.')
@@ -76,7 +76,7 @@ def _check_seconds(seconds):
     if not _is_number(seconds) or seconds <= 0:
         raise UserError(f'A sound cannot be {seconds!r} seconds long: give a length above 0, like 2.5.')
     if seconds > LONGEST:
-        raise UserError(f'{seconds:g} seconds are more than the longest sound, which has {LONGEST:g}: make several.')
+        raise UserError(f'A sound of {seconds:g} seconds is too long: ask for at most {LONGEST:g}, or make several.')
 
 def _check_share(name, v, meaning):
     if not _is_number(v) or not 0 <= v <= 1:
@@ -84,7 +84,7 @@ def _check_share(name, v, meaning):
 
 def _check_density(v):
     if not _is_number(v) or not 0 < v <= DENSEST:
-        raise UserError(f'The density cannot be {v!r}: give sounds a second, above 0 and up to {DENSEST:g}.')
+        raise UserError(f'The density cannot be {v!r}: give sounds per second, above 0 and at most {DENSEST:g}.')
 
 def _check_space(width, azimuth, rate):
     silence = torch.zeros(1)
@@ -155,9 +155,9 @@ class Recipe:
         if self.density is not None: _check_density(self.density)
         _check_space(self.width, self.azimuth, self.rate)
         if self.to is None: return
-        if self.like is None: raise UserError('A morph needs two sounds: give the first one with like.')
+        if self.like is None: raise UserError('A morph needs two sounds: give the first one with `like`.')
         if self.sliders or self.density is not None:
-            raise UserError('Sliders and density do nothing between two sounds: leave them out, or leave out to.')
+            raise UserError('A morph has no sliders and no density: leave them out, or leave out `to`.')
 
     @property
     def made(self) -> str:
@@ -188,7 +188,7 @@ class Recipe:
             for k in _SOUNDS:
                 if k in known: known[k] = SoundNote(**known[k])
             if 'models' in known: known['models'] = tuple(ModelNote(**m) for m in known['models'])
-        except TypeError: raise UserError('These tags do not say how a sound was made.') from None
+        except TypeError: raise UserError('These tags do not say how a sound was made: give those of a file that Distill wrote.') from None
         return Recipe(**known)
 
     def with_sounds(self) -> Recipe:
@@ -214,7 +214,7 @@ def _note(x: SoundInput | SoundNote) -> SoundNote:
 def _read(x: SoundInput | SoundNote | None, name: str) -> SourceSound | None:
     if x is None: return None
     if not isinstance(x, SoundNote): return read_source(x)
-    raise UserError(f'The sound {x.file or "of an array"} is only named: give it with {name}.')
+    raise UserError(f'The sound {x.file or "of an array"} is named but not there: give it with `{name}`.')
 
 # %% ../../nbs/530_generation.recipe.ipynb #c545cc2f
 _OF_ONE_SOUND = {'seed', 'models', *_SOUNDS}

@@ -43,8 +43,8 @@ def _find_sound(note: SoundNote, file: Path, others: Sequence[SoundInput]) -> So
         found = read_source(place)
         if found.hash == note.hash: return SourceSound(found.samples, note.file)
     called = note.file or 'of an array'
-    raise UserError(f'{file} began with the sound {called}, which is not there any more or has changed: '
-                    f'give it with like.')
+    raise UserError(f'{file} was made from the sound {called}, which is gone or has changed: '
+                    f'give it with `like` (--like).')
 
 # %% ../../nbs/710_generation.replay.ipynb #3e0b1a4c
 def replay(
@@ -68,7 +68,7 @@ def replay(
     Sound
         the same samples again
     """
-    if not isinstance(file, (str, Path)): raise UserError(f'{file!r} is no sound file: give the path of one.')
+    if not isinstance(file, (str, Path)): raise UserError(f'{file!r} is not a sound file: give the path of one.')
     file, tags = Path(file), read_tags(file)
     if not {'seed', 'model_id', 'model_hash', 'seconds', 'vocoder'} <= tags.keys():
         raise UserError(f'{file} does not say how it was made, so it cannot be made again.')

@@ -519,10 +519,10 @@ def _slider(s, k) -> Slider:
     "The slider in a dict; refuses what is none"
     _check(isinstance(s, dict) and set(s) == {f.name for f in fields(Slider)}, 'a slider has other keys')
     measured = [s[key] for key in ('rho', 'monotone', 'leakage', 'coverage', 'low', 'high')]
-    _check(all(v is None or _is_number(v) for v in measured), 'a slider has a measurement that is no number')
+    _check(all(v is None or _is_number(v) for v in measured), 'a slider has a measurement that is not a number')
     low, high = measured[-2:]
     _check((low is None) == (high is None) and (low is None or low < high), 'a slider has no ends')
-    _check(s['descriptor'] is None or isinstance(s['descriptor'], str), 'a slider has a descriptor that is no text')
+    _check(s['descriptor'] is None or isinstance(s['descriptor'], str), 'a slider has a descriptor that is not text')
     _check(isinstance(s['name'], str) and type(s['axis']) is int and 0 <= s['axis'] < k, 'a slider has no direction')
     values = s['values']
     _check(_is_number(s['share']) and isinstance(values, (list, tuple)), 'a slider has no range')

@@ -4,7 +4,7 @@
 
 # %% ../../nbs/610_library.card.ipynb #0cf3116b
 from __future__ import annotations
-import contextlib, html, json, math, os, pickletools, re, stat, struct, unicodedata, zipfile
+import contextlib, html, json, math, os, pickletools, re, stat, struct, unicodedata
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Union
 if TYPE_CHECKING: from typing import Self
 
 # %% auto #0
-__all__ = ['MODEL_FORMAT_MARKER', 'MODEL_FILE_EXTENSION', 'SAVED_MODEL_VERSION', 'MAX_RECORDS', 'MAX_CARD',
-           'CANNOT_READ', 'Setting', 'MAX_SETTINGS', 'TABLE_COLUMNS', 'ModelFileError', 'OldModelFile', 'OldModelName',
-           'NewerModelFile', 'check_envelope', 'is_v1', 'open_archive', 'card_in', 'read_card', 'plain_settings',
-           'make_card', 'file_stem', 'previews_folder', 'file_facts', 'ModelEntry', 'vocoder_badge']
+__all__ = ['MODEL_FORMAT_MARKER', 'MODEL_FILE_EXTENSION', 'SAVED_MODEL_VERSION', 'MAX_CARD', 'CANNOT_READ', 'Setting',
+           'MAX_SETTINGS', 'TABLE_COLUMNS', 'ModelFileError', 'OldModelFile', 'OldModelName', 'NewerModelFile',
+           'check_envelope', 'is_v1', 'open_archive', 'card_in', 'read_card', 'plain_settings', 'make_card',
+           'file_stem', 'previews_folder', 'file_facts', 'ModelEntry', 'vocoder_badge']
 
 # %% ../../nbs/610_library.card.ipynb #9db1ce81
 from .. import __version__
+from ..archive import Archive, ArchiveError
 from ..core import MissingFile, UserError
 from ..evaluation.report import report_facts, report_html
 from ..models.metadata import CONTROL_CHARACTERS, ModelMetadata, VocoderInfo, check_text, score_text, vocoder_text
@@ -113,7 +114,6 @@ def is_v1(
     return False
 
 # %% ../../nbs/610_library.card.ipynb #b5de059b
-MAX_RECORDS = 20_000   # in a model file
 MAX_CARD = 1 << 20     # bytes of a card
 CANNOT_READ = 'it cannot be read'
 
@@ -126,90 +126,40 @@ def _open_file(path: str | os.PathLike[str]) -> BinaryIO:
         raise MissingFile(f'There is no model file {path}: check the name, or see `distill model list`.') from None
     except OSError as e: raise ModelFileError(path, f'{CANNOT_READ}: {e.strerror or e}') from e
 
-def _open_zip(f: BinaryIO, path: str | os.PathLike[str]) -> zipfile.ZipFile:
-    "The zip in a file, unless its end announces too many records or a second directory"
-    size = f.seek(0, os.SEEK_END)
-    f.seek(max(0, size - 42))
-    tail = f.read()
-    locator, end = tail[:20], tail[20:]  # the end of a zip64 file, and of every zip
-    if len(tail) < 42 or end[:4] != b'PK\5\6': raise ModelFileError(path, 'it is not a zip, or it is cut short')
-    if locator[:4] == b'PK\6\7': raise ModelFileError(path, 'it is a zip of a kind that this library does not write')
-    n_records, directory_bytes = struct.unpack('<10xHI6x', end)
-    if n_records > MAX_RECORDS or directory_bytes > 200*MAX_RECORDS:
-        raise ModelFileError(path, f'it has more than {MAX_RECORDS} records')
-    return zipfile.ZipFile(f)
-
-# %% ../../nbs/610_library.card.ipynb #87edbccc
-_PLAIN_NAME = re.compile(r'[\w. ()-]+(/\.?\w+)*/\.?\w[\w.]*')
-
-def _check_records(z: zipfile.ZipFile, size: int, path: str | os.PathLike[str]) -> str:
-    "The archive's top folder, if every record is plain, named once, in that folder, and no bigger than the file"
-    records = z.infolist()
-    top = records[0].filename.partition('/')[0] if records else ''
-    for r in records:
-        plain = _PLAIN_NAME.fullmatch(r.orig_filename) and '..' not in r.filename
-        if not plain or r.filename.partition('/')[0] != top:
-            raise ModelFileError(path, f'record {r.orig_filename[:60]!r} does not belong in it')
-        if r.compress_type != zipfile.ZIP_STORED or r.flag_bits & 1 or r.file_size != r.compress_size:
-            raise ModelFileError(path, f'record {r.filename[:60]} is compressed')
-    names = {r.filename for r in records}
-    if len(names) < len(records): raise ModelFileError(path, 'it has two records of one name')
-    if f'{top}/constants.pkl' in names: raise ModelFileError(path, 'it is a TorchScript program')
-    if sum(r.file_size for r in records) > size: raise ModelFileError(path, 'its records are bigger than the file')
-    return top
-
 @contextlib.contextmanager
 def open_archive(
     path: str | os.PathLike[str],
-) -> Iterator[tuple[zipfile.ZipFile, str, BinaryIO]]:
-    """The records of a model file whose directory is in order; `ModelFileError` says what is wrong with it
+) -> Iterator[Archive]:
+    """The records of a model file; `ModelFileError` says what is wrong with it, when it is opened or read
 
     Parameters
     ----------
     path : str | os.PathLike[str]
         a model file
-
-    Returns
-    -------
-    Iterator[tuple[zipfile.ZipFile, str, BinaryIO]]
-        the zip, its top folder, and the open file
     """
     with _open_file(path) as f:
         if is_v1(f): raise OldModelFile(path, 'v1')
-        try:
-            with _open_zip(f, path) as z:
-                top = _check_records(z, os.fstat(f.fileno()).st_size, path)
-                yield z, top, f
-        except UserError: raise
-        except (zipfile.BadZipFile, zipfile.LargeZipFile, struct.error, EOFError, ValueError,
-                NotImplementedError, OSError) as e:
-            damaged = re.search(r"for file '(.+)'", str(e))
-            why = f'damaged record {damaged[1][:80]}' if damaged else 'damaged zip'
-            raise ModelFileError(path, why) from e
+        try: yield Archive(f)
+        except ArchiveError as e: raise ModelFileError(path, str(e)) from e
 
 # %% ../../nbs/610_library.card.ipynb #1b1db4e0
 def _no_constant(x: str) -> None: raise ValueError(f'{x} is not JSON')
 
 def card_in(
-    z: zipfile.ZipFile,
-    top: str,
+    archive: Archive,
     path: str | os.PathLike[str],
 ) -> dict[str, Any]:
     """The card in an archive
 
     Parameters
     ----------
-    z : zipfile.ZipFile
-        an archive that is open
-    top : str
-        its top folder
+    archive : Archive
+        of a model
     path : str | os.PathLike[str]
         the file, for the message
     """
-    name = f'{top}/card.json'
-    if name not in z.namelist(): raise ModelFileError(path, 'missing record card.json')
-    if z.getinfo(name).file_size > MAX_CARD: raise ModelFileError(path, 'its card is too big')
-    try: card = json.loads(z.read(name), parse_constant=_no_constant)
+    try: card = json.loads(archive.read('card.json', MAX_CARD), parse_constant=_no_constant)
+    except ArchiveError: raise
     except (ValueError, RecursionError) as e: raise ModelFileError(path, 'its card is not JSON') from e
     check_envelope(card, path)
     return dict(card)
@@ -229,7 +179,7 @@ def read_card(
     dict[str, Any]
         as `make_card` gives it
     """
-    with open_archive(path) as (z, top, _): return card_in(z, top, path)
+    with open_archive(path) as archive: return card_in(archive, path)
 
 # %% ../../nbs/610_library.card.ipynb #bf9e0c36
 Setting = Union[bool, int, float, str, None]

@@ -14,8 +14,8 @@ from typing import Any
 __all__ = ['UNFINISHED_COLUMNS', 'checkpoint_path', 'Unfinished', 'unfinished_trainings', 'find_unfinished',
            'discard_training']
 
-# %% ../../nbs/622_library.unfinished.ipynb #223e13d7
-from ..core import MissingFile, models_folder
+# %% ../../nbs/622_library.unfinished.ipynb #cfd72a10
+from ..core import MissingFile, models_folder, printable
 from .card import file_stem
 from ..text import counted, duration_text, size_text
 from ..training.lock import Owner, TrainingLock, read_owner, running_owner
@@ -76,7 +76,7 @@ class Unfinished:
     def cells(self) -> tuple[str, ...]:
         "The row of a table, as texts under `UNFINISHED_COLUMNS`"
         state = f'running in {self.owner}' if self.owner else 'interrupted'
-        return self.name, self.folder, size_text(self.size), self.age, state
+        return printable(self.name), printable(self.folder), size_text(self.size), self.age, state
 
     def to_dict(self) -> dict[str, Any]:
         "Plain values for JSON"

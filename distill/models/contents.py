@@ -5,58 +5,24 @@ them"""
 
 # %% ../../nbs/625_models.contents.ipynb #7b2e7aa6
 from __future__ import annotations
-import contextlib, functools, io, pickletools, zipfile, zlib
+import contextlib, functools
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 # %% auto #0
-__all__ = ['DEEPEST', 'VOCODER_TYPES', 'MOST_OPS', 'to_plain', 'reading', 'Parts', 'check_contents', 'read_contents']
+__all__ = ['VOCODER_TYPES', 'reading', 'Parts', 'check_contents', 'read_contents']
 
 # %% ../../nbs/625_models.contents.ipynb #d619a941
 import torch
+from ..archive import DEEPEST
 from ..core import UserError
 from ..features.mel import MelConfig
 from ..latent.analysis import LatentAnalysis
 from ..library.card import ModelFileError, card_in, check_envelope, make_card, open_archive, plain_settings
 from .metadata import ModelMetadata, VocoderInfo
 from .vae import ConvVAE, VAEConfig
-
-# %% ../../nbs/625_models.contents.ipynb #0820df41
-DEEPEST = 20  # containers within containers
-
-def to_plain(
-    v: Any,
-    where: str = 'it',
-    depth: int = 0,
-) -> Any:
-    """A copy as plain dicts, lists, tuples, values and tensors on the CPU
-
-    Parameters
-    ----------
-    v : Any
-        containers of text, numbers and tensors
-    where : str
-        its name, for the message
-    depth : int
-        of the container it is in
-    """
-    if depth > DEEPEST: raise UserError(f'{where} is nested too deep to be saved.')
-    if isinstance(v, torch.Tensor): return v.detach().cpu().contiguous().clone()
-    if isinstance(v, dict): return {_key(k, where): to_plain(x, f'{where}[{k!r}]', depth + 1) for k, x in v.items()}
-    if isinstance(v, (list, tuple)):
-        items = [to_plain(x, f'{where}[{i}]', depth + 1) for i, x in enumerate(v)]
-        return items if isinstance(v, list) else tuple(items)
-    for kind in (bool, int, float, str):
-        if isinstance(v, kind): return kind(v)
-    if v is None: return None
-    raise UserError(f'{where} is a {type(v).__name__}, which a model file cannot hold: '
-                    f'make it text, a number, a list, a dict or a tensor.')
-
-def _key(k, where):
-    if type(k) in (str, int): return k
-    raise UserError(f'{where} has the key {k!r}, which is neither text nor a number.')
 
 # %% ../../nbs/625_models.contents.ipynb #f9b45eb4
 def _check_form(v, path, where, seen, depth=0):
@@ -210,32 +176,6 @@ def check_contents(
     return Parts(cfg, mel, metadata, analysis, vocoder)
 
 # %% ../../nbs/625_models.contents.ipynb #18434212
-_STORAGES = 'Float Half BFloat16 Double Long Int Short Char Byte Bool'.split()
-_OPS = set('''PROTO EMPTY_DICT EMPTY_LIST EMPTY_TUPLE MARK BINPUT LONG_BINPUT BINGET LONG_BINGET BINUNICODE BININT
-    BININT1 BININT2 LONG1 BINFLOAT NONE NEWTRUE NEWFALSE APPEND APPENDS SETITEM SETITEMS TUPLE TUPLE1 TUPLE2 TUPLE3
-    GLOBAL BINPERSID REDUCE STOP'''.split())
-_GLOBALS = {'collections OrderedDict', 'torch._utils _rebuild_tensor_v2', *(f'torch {s}Storage' for s in _STORAGES)}
-MOST_OPS = 400_000
-
-def _check_pickle(data, path):
-    "Raise unless a pickle's instructions only describe plain values and tensors"
-    end = 0
-    for n, (op, arg, end) in enumerate(pickletools.genops(data)):
-        if n > MOST_OPS: raise ModelFileError(path, 'its pickle is too long')
-        if op.name not in _OPS: raise ModelFileError(path, f'unsafe content: the pickle instruction {op.name}')
-        if op.name == 'GLOBAL' and arg not in _GLOBALS:
-            raise ModelFileError(path, f"unsafe content: {arg.replace(' ', '.')[:80]}")
-    if end + 1 != len(data): raise ModelFileError(path, 'unsafe content: more than one pickle')
-
-def _bytes_of(data, record):
-    "A record's bytes: they follow its own header, in which the lengths of its name and padding stand"
-    at = record.header_offset
-    if data[at:at + 4] != b'PK\3\4': raise zipfile.BadZipFile('a record has no header')
-    name_length = int.from_bytes(data[at + 26:at + 28], 'little')
-    padding = int.from_bytes(data[at + 28:at + 30], 'little')
-    begin = at + 30 + name_length + padding
-    return memoryview(data)[begin:begin + record.file_size]
-
 def read_contents(
     path: str | Path,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -251,14 +191,4 @@ def read_contents(
     tuple[dict[str, Any], dict[str, Any]]
         its contents, and its card
     """
-    with open_archive(path) as (archive, top, file):
-        card = card_in(archive, top, path)
-        if f'{top}/data.pkl' not in archive.namelist(): raise ModelFileError(path, 'missing record data.pkl')
-        file.seek(0)
-        data = file.read()
-        for record in archive.infolist():
-            if zlib.crc32(_bytes_of(data, record)) != record.CRC:
-                raise ModelFileError(path, f'damaged record {record.filename[:80]}')
-        with reading(path, 'damaged contents'):
-            _check_pickle(bytes(_bytes_of(data, archive.getinfo(f'{top}/data.pkl'))), path)
-            return torch.load(io.BytesIO(data), map_location='cpu', weights_only=True), card
+    with open_archive(path) as archive: return archive.contents(), card_in(archive, path)

@@ -4,7 +4,7 @@
 
 # %% ../../nbs/630_models.persistence.ipynb #d3e364af
 from __future__ import annotations
-import errno, io, json, shutil, zipfile
+import errno, json, shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -17,13 +17,14 @@ __all__ = ['LoadedModel', 'ModelRef', 'write_model', 'save_model', 'find_model',
 
 # %% ../../nbs/630_models.persistence.ipynb #522a9b84
 import torch
+from ..archive import archive_bytes, to_plain
 from ..core import UserError, WriteError, atomic_write, choose_device, free_names, models_folder
 from ..features.mel import Mel, MelConfig
 from ..latent.analysis import LatentAnalysis, Sliders
 from ..library.card import (
     MODEL_FILE_EXTENSION, MODEL_FORMAT_MARKER, SAVED_MODEL_VERSION, ModelEntry, ModelFileError, file_stem)
 from ..library.catalog import ModelLibrary, UnknownModel, note_file
-from .contents import check_contents, read_contents, reading, to_plain
+from .contents import check_contents, read_contents, reading
 from .metadata import ModelMetadata
 from .model import Model
 from .vae import ConvVAE, VAEConfig
@@ -35,20 +36,13 @@ _all_ = ['MODEL_FILE_EXTENSION', 'MODEL_FORMAT_MARKER', 'SAVED_MODEL_VERSION', '
 LoadedModel = Model   # the name of a model that came from a file
 
 # %% ../../nbs/630_models.persistence.ipynb #3dc43746
-def _to_bytes(contents, card):
-    "The bytes of a model file"
-    buffer = io.BytesIO()
-    torch.save(contents, buffer)
-    with zipfile.ZipFile(buffer, 'a') as z: z.writestr('archive/card.json', json.dumps(card, allow_nan=False))
-    return buffer.getbuffer()
-
 def _write(path, data, overwrite):
     "Write the file, or say how much room was missing"
     try:
         with atomic_write(path, overwrite) as tmp: tmp.write_bytes(data)
     except WriteError as e:
         if getattr(e.__cause__, 'errno', 0) not in (errno.ENOSPC, errno.EDQUOT): raise
-        free = shutil.disk_usage(path.parent).free
+        free = shutil.disk_usage(path.resolve().parent).free
         missing = size_text(len(data) - free)
         lack = f'{size_text(free)} are free, so {missing} are missing' if free < len(data) else 'there was less'
         raise WriteError(f'Cannot write {path}: the model takes {size_text(len(data))} and {lack}: '
@@ -113,7 +107,7 @@ def write_model(
     contents = _contents(model, fp16)
     try: card = check_contents(contents, path or folder).card(contents)
     except ModelFileError as e: raise UserError(f'The model {model.name!r} cannot be saved: {e.why}.') from e
-    data = _to_bytes(contents, card)
+    data = archive_bytes(contents, {'card.json': json.dumps(card, allow_nan=False).encode()})
     for file in [Path(path)] if path else free_names(folder, file_stem(model.name), MODEL_FILE_EXTENSION):
         try: _write(file, data, overwrite=path is not None)
         except FileExistsError: continue

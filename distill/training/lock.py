@@ -127,6 +127,7 @@ class TrainingLock:
         kind: str = 'training',
     ) -> None:
         self.path, self.owner = Path(path), _this_process(name, folder)
+        self.before = read_owner(self.path)   # who had it last
         self._fd: int | None = None
         try: self._take(tries=10)
         except OSError as e: raise write_error(self.path, e) from e
@@ -188,18 +189,18 @@ class TrainingLock:
         return self._fd is not None
 
     def release(self,
-        keep: bool = False,
+        last: Owner | None = None,
     ) -> None:
         """Let others have it
 
         Parameters
         ----------
-        keep : bool
-            keep the file, which then says what was trained; else it is removed
+        last : Owner | None
+            keep the file, which says that this one trained last; None: remove it
         """
         if self._fd is None: return
         with contextlib.suppress(OSError):         # a disk that is full, or not there any more
-            if keep: self._write(self._fd, replace(self.owner, pid=0))
+            if last: self._write(self._fd, replace(last, pid=0))
             elif self.held: self.path.unlink()
         os.close(self._fd)
         self._fd = None

@@ -5,11 +5,10 @@ process or several"""
 
 # %% ../../nbs/410_training.loop.ipynb #08dff17c
 from __future__ import annotations
-import atexit, copy, io, math, os, time, warnings
+import atexit, copy, math, os, time, warnings
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any, Protocol, TypeVar
 
 # %% auto #0
@@ -21,6 +20,7 @@ __all__ = ['T', 'CHECKPOINT_MARKER', 'CHECKPOINT_VERSION', 'Checkpoint', 'StepCo
 import torch
 from torch import nn
 from torch.nn.utils import clip_grad_norm_
+from ..archive import Archive, ArchiveError, archive_bytes, to_plain
 from ..core import MissingFile, UserError, atomic_write, choose_device, hold_interrupt, make_generator
 from ..text import counted
 from .lock import TrainingLock, is_main_process
@@ -231,8 +231,6 @@ def checkpoint_contents(task: Task) -> dict[str, Any]:
     contents = dict(format=CHECKPOINT_MARKER, version=CHECKPOINT_VERSION, kind=task.kind)
     return contents | task.identity() | task.state() | vars(task.progress)
 
-_UNREADABLE = (UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, AttributeError, TypeError, OSError)
-
 def read_checkpoint(
     path: str | Path,
 ) -> dict[str, Any]:
@@ -245,10 +243,12 @@ def read_checkpoint(
     """
     path = Path(path)
     if not path.is_file(): raise MissingFile(f'There is no checkpoint {path}: train without resuming to begin one.')
-    try: contents = torch.load(path, map_location='cpu', weights_only=True)
-    except _UNREADABLE as e:
-        reason = str(e).splitlines()[0][:120]
-        raise UserError(f'The checkpoint {path} cannot be read ({reason}): delete it and train from the start.') from e
+    try:
+        with open(path, 'rb') as file: contents = Archive(file).contents()
+    except ArchiveError as e:
+        raise UserError(f'The checkpoint {path} cannot be read ({e}): delete it and train from the start.') from e
+    except OSError as e:
+        raise UserError(f'The checkpoint {path} cannot be read ({e.strerror or e}): change its permissions.') from e
     if not isinstance(contents, dict) or contents.get('format') != CHECKPOINT_MARKER:
         raise UserError(f'{path} is not a checkpoint of a training: delete it or name another file.')
     version = contents.get('version')
@@ -282,13 +282,16 @@ class CheckpointFile:
         self.path = Path(path)
         lock_file = self.path.with_name(f'{self.path.name}.lock')
         self.lock = TrainingLock(lock_file, name or self.path.stem, folder) if is_main_process() else None
+        self._saved = False
 
     def __str__(self) -> str: return str(self.path)
 
     def __enter__(self) -> CheckpointFile: return self
 
     def __exit__(self, *error: object) -> None:
-        if self.lock: self.lock.release(keep=self.path.exists())
+        if self.lock is None: return
+        last = self.lock.owner if self._saved else self.lock.before or self.lock.owner
+        self.lock.release(last if self.path.exists() else None)
 
     def save(self, contents: dict[str, Any]) -> None:
         "Write a checkpoint whole or not at all; of several processes the main one writes"
@@ -297,9 +300,9 @@ class CheckpointFile:
             warnings.warn(f'{self.path} belongs to another training now: this one goes on without a checkpoint.')
             self.lock = None
             return
-        data = io.BytesIO()                     # torch hides a full disk behind an error of its own
-        torch.save(contents, data)
-        with atomic_write(self.path) as tmp: tmp.write_bytes(data.getbuffer())
+        data = archive_bytes(to_plain(contents))    # in memory: torch hides a full disk behind an error of its own
+        with atomic_write(self.path) as tmp: tmp.write_bytes(data)
+        self._saved = True
 
     def read(self) -> dict[str, Any]:
         "The checkpoint that was kept last"

@@ -15,7 +15,7 @@ __all__ = ['PRESETS', 'STEP_GFLOP', 'TrainConfig', 'preset', 'default_steps', 'c
 # %% ../../nbs/400_training.plan.ipynb #ae283dd2
 import torch
 from ..audio.corpus import Corpus
-from ..core import UserError, choose_device
+from ..core import UserError, choose_device, printable
 from ..models.config import check_numbers, check_positive, check_share, check_whole
 
 # %% ../../nbs/400_training.plan.ipynb #e7aab806
@@ -159,7 +159,8 @@ def corpus_facts(
     corpus: Corpus,
 ) -> dict[str, Any]:
     "What checkpoints and model files say of a corpus: name, fingerprint, number of files, seconds"
-    return dict(name=corpus.folder.name, fingerprint=corpus.fingerprint, n_files=len(corpus), seconds=corpus.seconds)
+    name = printable(corpus.folder.resolve().name)
+    return dict(name=name, fingerprint=corpus.fingerprint, n_files=len(corpus), seconds=corpus.seconds)
 
 # %% ../../nbs/400_training.plan.ipynb #087a2579
 STEP_GFLOP = 13.08   # billions of operations in a step: forward, backward and the move of the weights

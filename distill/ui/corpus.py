@@ -6,15 +6,19 @@ and a map of them"""
 # %% ../../nbs/850_ui.corpus.ipynb #2b26e88f
 from __future__ import annotations
 import html
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 # %% auto #0
-__all__ = ['summary_html', 'unused_html', 'histograms_html', 'CorpusPanel', 'read_corpus']
+__all__ = ['summary_html', 'unused_html', 'histograms_html', 'CorpusChoice', 'CorpusPanel']
 
 # %% ../../nbs/850_ui.corpus.ipynb #e03ef902
 import ipywidgets as W
+import pandas as pd
 from ..audio.corpus import Corpus
 from ..audio.files import Sound
+from ..core import UserError
 from ..models.persistence import ModelRef, load_model
 from .drop import Drop
 from .map import Map, latent_places, places
@@ -60,67 +64,147 @@ def histograms_html(corpus: Corpus) -> str:
         gray_axis(ax)
     return figure_html(fig, 'lengths and levels of the sounds')
 
+# %% ../../nbs/850_ui.corpus.ipynb #7c7765d5
+class CorpusChoice:
+    """A folder of sounds that is typed in or dropped, and the corpus in it
+
+    Parameters
+    ----------
+    panel : Panel
+        shows how far the reading is, and what goes wrong
+    on_corpus : Callable[[], Any]
+        called when there is another corpus, or none any more
+    sounds : Corpus | str | Path
+        a corpus, or a folder of sounds; '': none yet
+    into : str | Path
+        folder that dropped files are written into
+    width : int
+        of the field, in pixels
+    """
+    def __init__(self,
+        panel: Panel,
+        on_corpus: Callable[[], Any],
+        sounds: Corpus | str | Path = '',
+        into: str | Path = 'sounds',
+        width: int = 240,
+    ) -> None:
+        self.panel, self.on_corpus = panel, on_corpus
+        self.corpus: Corpus | None = None
+        text = str(sounds.folder if isinstance(sounds, Corpus) else sounds)
+        self.field = field(W.Text, 'sounds', text, width=width, placeholder='a folder')
+        panel.on_change(self.field, self._typed, 'folder')
+        self.again = panel.button('Read again', self.read, 'Read the folder again')
+        self.drop = Drop(panel, into, self.choose)
+
+    @property
+    def folder(self) -> str:
+        "The folder that is typed in; '' for none"
+        return self.field.value.strip()
+
+    def choose(self,
+        sounds: Corpus | str | Path,
+    ) -> None:
+        """Take a corpus, or read a folder
+
+        Parameters
+        ----------
+        sounds : Corpus | str | Path
+            a corpus, or a folder of sounds; '': none
+        """
+        if isinstance(sounds, Corpus):
+            self.corpus = sounds
+            self.field.value = str(sounds.folder)
+            self.on_corpus()
+        elif self.field.value == str(sounds): self.read()
+        else: self.field.value = str(sounds)
+
+    def read(self) -> None:
+        "Read the folder that is typed in"
+        self.corpus = None
+        self.panel.show_message('')
+        self.on_corpus()
+        if not self.folder: return
+        self.corpus = Corpus(self.folder, progress=self.panel.progress_message('Reading the sounds'))
+        self.panel.show_message('')
+        self.on_corpus()
+
+    def require(self) -> Corpus:
+        "The corpus; a `UserError` if there is none"
+        if self.corpus is None: self.read()
+        if self.corpus is None: raise UserError('There are no sounds: enter a folder.')
+        return self.corpus
+
+    def _typed(self):
+        "Read the folder, unless it is that of the corpus"
+        if self.corpus is None or str(self.corpus.folder) != self.folder: self.read()
+
 # %% ../../nbs/850_ui.corpus.ipynb #3f64bb95
 class CorpusPanel(Panel):
     """Look at and listen to a folder of sounds
 
     Parameters
     ----------
-    folder : str | Path
-        a folder of sounds; '': none yet
+    sounds : Corpus | str | Path
+        a corpus, or a folder of sounds; '': none yet
     model : ModelRef | None
         a model, its name, id or file, to lay out the map as it hears
     into : str | Path
         folder that dropped files are written into
     """
     def __init__(self,
-        folder: str | Path = '',
+        sounds: Corpus | str | Path = '',
         model: ModelRef | None = None,
         into: str | Path = 'sounds',
     ) -> None:
-        self.corpus: Corpus | None = None
         self.model = None if model is None else load_model(model)
-        self.folder = self.on_change(field(W.Text, 'sounds', str(folder), width=280, placeholder='a folder'),
-                                     self.read, 'folder')
-        self.reread = self.button('Read again', self.read, 'Read the folder again')
-        self.drop = Drop(self, into, self.choose)
+        self.sounds = CorpusChoice(self, self._show_corpus, sounds, into, width=280)
         self.summary, self.unused, self.histograms = W.HTML(), W.HTML(), W.HTML()
         views = ['brightness and noise', 'as the model hears']
-        self.view = W.ToggleButtons(options=views, style=dict(button_width='160px'))
-        self.on_change(self.view, self._fill_map)
+        self.view = self.on_change(W.ToggleButtons(options=views, style=dict(button_width='160px')), self._fill_map)
+        self._places: dict[int, pd.DataFrame] = {}   # what has been measured, by the view
         self.map = Map()
         self.player = Player(Sound([0.]*4800), 'no sound')
         self.map.observe(lambda _: self.attempt(self.hear), 'selected')
         self.map.on_choose(self.player.play)
-        super().__init__(row(self.folder, self.reread), self.drop, None, self.summary, self.unused, self.histograms,
-                         self.view, self.map, self.player)
-        self._update()
-        if folder: self.attempt(self.read)
+        super().__init__(row(self.sounds.field, self.sounds.again), self.sounds.drop, None, self.summary, self.unused,
+                         self.histograms, self.view, self.map, self.player)
+        self.attempt(self.sounds.choose, sounds)
+
+    @property
+    def corpus(self) -> Corpus | None:
+        "The sounds that are shown"
+        return self.sounds.corpus
 
     def __repr__(self) -> str: return f'CorpusPanel({self.corpus!r})'
 
-    def choose(self,
-        folder: str,
-    ) -> None:
-        """Read another folder
-
-        Parameters
-        ----------
-        folder : str
-            a folder of sounds
-        """
-        if self.folder.value == folder: self.read()
-        else: self.folder.value = folder
-
-    def read(self) -> None:
-        "Read the folder that is typed in, and show what is in it"
-        self.corpus = None
-        self._update()
-        self.show_message('')
-        if not self.folder.value.strip(): return
-        self.corpus = read_corpus(self, self.folder.value.strip())
+    def _show_corpus(self):
+        "Show what there is of a corpus"
+        corpus = self.corpus
+        self._places = {}
+        for widget in (self.summary, self.unused, self.histograms): show(widget, corpus is not None)
+        show(self.view, corpus is not None and self.model is not None)
+        show(self.map, False)
+        show(self.player, False)
+        if corpus is None: return
+        self.summary.value = summary_html(corpus)
+        self.unused.value = unused_html(corpus)
+        self.histograms.value = histograms_html(corpus)
         self._fill_map()
-        self._update()
+
+    def _fill_map(self):
+        "Put the sounds on the map in the view that is chosen"
+        if self.corpus is None: return
+        view = self.view.index if self.model else 0
+        if view not in self._places: self._places[view] = self._measure(view)
+        self.map.put(self._places[view])
+        show(self.map)
+
+    def _measure(self, view):
+        "Where the sounds lie, with progress"
+        progress = self.progress_message('Measuring the sounds')
+        measured = latent_places(self.corpus, self.model, progress) if view else places(self.corpus, progress)
+        self.show_message('')
+        return measured
 
     def hear(self) -> None:
         "Put the selected sound of the map into the player"
@@ -128,40 +212,3 @@ class CorpusPanel(Panel):
         if self.corpus is None or i < 0: return
         self.player.put(Sound(self.corpus[i].numpy()), self.corpus.names[i])
         show(self.player)
-
-    def _fill_map(self):
-        "Put the sounds on the map in the view that is chosen"
-        if self.corpus is None: return
-        as_model_hears = self.model is not None and self.view.index == 1
-        self.map.put(latent_places(self.corpus, self.model) if as_model_hears else places(self.corpus))
-
-    def _update(self):
-        "Show what there is of a corpus"
-        corpus = self.corpus
-        for widget in (self.summary, self.unused, self.histograms, self.map): show(widget, corpus is not None)
-        show(self.view, corpus is not None and self.model is not None)
-        show(self.player, False)
-        if corpus is None: return
-        self.summary.value = summary_html(corpus)
-        self.unused.value = unused_html(corpus)
-        self.histograms.value = histograms_html(corpus)
-
-# %% ../../nbs/850_ui.corpus.ipynb #7d81e787
-def read_corpus(
-    panel: Panel,
-    folder: str,
-) -> Corpus:
-    """Read a folder of sounds, with progress shown in a panel
-
-    Parameters
-    ----------
-    panel : Panel
-        shows the progress
-    folder : str
-        a folder of sounds
-    """
-    panel.show_message('Reading the sounds …')
-    progress = lambda done, total, name: panel.show_message(f'Reading the sounds: {done} of {total}')
-    corpus = Corpus(folder, progress=progress)
-    panel.show_message('')
-    return corpus

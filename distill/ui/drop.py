@@ -13,7 +13,7 @@ __all__ = ['write_dropped', 'Drop']
 
 # %% ../../nbs/826_ui.drop.ipynb #b176adcc
 import anywidget
-from ..core import UserError, atomic_write, expand
+from ..core import UserError, atomic_write, named_folder
 from ..text import counted
 from .parts import Panel
 
@@ -43,7 +43,8 @@ def write_dropped(
     if not parts or leads_elsewhere or '\\' in name:
         raise UserError(f'{name[:80]!r} cannot be the name of a sound: rename the file.')
     try:
-        with atomic_write(expand(folder).joinpath(*parts), overwrite=False) as temporary:
+        target = named_folder(folder, 'a folder for sounds').joinpath(*parts)
+        with atomic_write(target, overwrite=False) as temporary:
             temporary.write_bytes(data)
     except FileExistsError: return False
     return True
@@ -151,7 +152,8 @@ class Drop(anywidget.AnyWidget):
         on_done: Callable[[str], Any],
     ) -> None:
         super().__init__()
-        self.panel, self.folder, self.on_done = panel, Path(folder), on_done
+        self.panel, self.on_done = panel, on_done
+        self.folder = named_folder(folder, 'a folder for sounds')
         self._pieces: list[bytes] = []       # of the file that is being received
         self._written = 0                    # files, since the last time all had arrived
         self._refused: list[UserError] = []  # of those that could not be written

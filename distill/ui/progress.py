@@ -61,7 +61,7 @@ def status_text(
         if work.records: return f'Stopped after {where}; Resume continues from there.'
         return 'Stopped before the end of the first epoch; Resume starts over.'
     if work.stopping: return f'Stopping after this epoch ({where}) …'
-    left = '' if work.seconds_left is None else f', about {duration_text(work.seconds_left)} left'
+    left = '' if work.eta is None else f', about {duration_text(work.eta)} left'
     return f'Training: {where}{left} …'
 
 # %% ../../nbs/875_ui.progress.ipynb #5a30ef35
@@ -139,17 +139,17 @@ class TrainingPanel(Panel):
 
     def __repr__(self) -> str:
         state = self.training.state if self.training else 'idle'
-        return f'{type(self).__name__}({self._called()!r}, {state})'
+        return f'{type(self).__name__}({self._trained_name()!r}, {state})'
 
-    def _called(self):
-        "The name of what is trained"
+    def _trained_name(self) -> str:
+        "The name of the model that is trained, or that gets a vocoder"
         raise NotImplementedError
 
-    def _preview(self, work):
+    def _preview(self, work: Any) -> None:
         "Make and show a preview, if there can be one"
         raise NotImplementedError
 
-    def _update(self):
+    def _update(self) -> None:
         "Show the state of everything"
         raise NotImplementedError
 

@@ -99,7 +99,7 @@ def progress_text(work: Measuring) -> str:
     "How far a report is"
     if not work.records: return 'Reading the sounds …'
     last = work.records[-1]
-    return f"{100*last['done']:.0f} %, {last['what']}, {duration_text(work.seconds_left or 0)} left"
+    return f"{100*last['done']:.0f} %, {last['what']}, {duration_text(work.eta or 0)} left"
 
 # %% ../../nbs/858_ui.report.ipynb #af50ce57
 _SOUNDS_TIP = 'The model is measured on these sounds, and every new take tells how near it is to them'

@@ -137,6 +137,7 @@ class Takes:
         self.latest: list[Take] = []
         self.kept: list[Take] = []   # the newest first
         self.latest_box, self.kept_box = W.VBox(), W.VBox()
+        self.heading = W.HTML()      # above the kept ones
         self.folder = field(W.Text, 'export to', str(folder), 60, 200, placeholder='a folder')
         self.format = W.Dropdown(options=_FORMATS, layout=dict(width='70px'))
         self.export_kept = panel.button('Export kept', self.export_all, 'Write every take that was kept')
@@ -145,8 +146,8 @@ class Takes:
     def _update(self):
         "Show the takes there are"
         self.latest_box.children = self.latest
-        heading = W.HTML(f'<h4>Kept ({len(self.kept)})</h4>')
-        self.kept_box.children = [heading, *self.kept] if self.kept else []
+        self.heading.value = f'<h4>Kept ({len(self.kept)})</h4>'
+        self.kept_box.children = [self.heading, *self.kept] if self.kept else []
 
     def replace(self,
         takes: Sequence[Take],

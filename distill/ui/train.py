@@ -27,7 +27,7 @@ from ..pipeline import checkpoint_path, train_model
 from ..text import counted, duration_text
 from ..training.loop import read_checkpoint
 from ..training.plan import default_steps, expected_seconds, preset
-from .corpus import read_corpus
+from .corpus import CorpusChoice
 from .parts import field, row, show
 from .progress import TrainingPanel, status_text
 from .work import Work
@@ -157,51 +157,52 @@ class TrainPanel(TrainingPanel):
 
     Parameters
     ----------
-    folder : str | Path
-        a folder of sounds
+    sounds : Corpus | str | Path
+        a corpus, or a folder of sounds; '': none yet
     name : str
         name of the model; '': that of the folder
     models_dir : str | Path | None
         the library's folder; None: the usual one
+    into : str | Path
+        folder that dropped files are written into
     """
     def __init__(self,
-        folder: str | Path = '',
+        sounds: Corpus | str | Path = '',
         name: str = '',
         models_dir: str | Path | None = None,
+        into: str | Path = 'sounds',
     ) -> None:
-        self.corpus: Corpus | None = None
         self.models_dir = models_folder(models_dir)
         self._make_progress()
-        self.folder = self.on_change(field(W.Text, 'sounds', str(folder), placeholder='a folder'), self.read, 'folder')
+        self.sounds = CorpusChoice(self, self._show_corpus, sounds, into)
         self.name = self.on_change(field(W.Text, 'name', name), self._update, 'name')
         self.steps = self.on_change(field(W.BoundedIntText, 'steps', 0, 40, 80, min=0, max=1_000_000, step=50,
                                           tooltip='0: what the folder calls for'), self._show_cost)
         self.seed = self.on_change(field(W.BoundedIntText, 'seed', 0, 40, 80, min=0, max=2**31 - 1), self._show_example)
         self.cost = W.HTML()
-        self.reread = self.button('Check folder', self.read, 'Read the folder again')
         self.start = self.button('Start', self.begin, 'Train a model', button_style='primary', icon='play')
         self.resume = self.button('Resume', lambda: self.begin(resume=True),
                                   'Continue the unfinished training of this name', button_style='primary')
         self.discard = self.button('Discard unfinished', self.delete_unfinished,
                                    'Delete the unfinished training of this name')
         self.play = self.button('Play it', self.open_model, 'Load the model that was made', button_style='success')
-        buttons = row(self.reread, self.start, self.stop, self.resume, self.discard, self.play)
-        super().__init__(row(self.folder, self.name), row(self.steps, self.seed, self.every), self.cost, buttons, None,
-                         *self.progress.widgets)
-        if folder: self.attempt(self.read)
-        self._find()
-        self.attempt(self._update)
+        buttons = row(self.start, self.stop, self.resume, self.discard, self.play)
+        super().__init__(row(self.sounds.field, self.sounds.again, self.name), self.sounds.drop,
+                         row(self.steps, self.seed, self.every), self.cost, buttons, None, *self.progress.widgets)
+        self.attempt(self.sounds.choose, sounds)
+        self._follow_running()
 
-    def _called(self): return self.name.value
+    @property
+    def corpus(self) -> Corpus | None:
+        "The sounds to train on"
+        return self.sounds.corpus
 
-    def read(self) -> None:
-        "Read the folder, and show what will be used and what the training will take"
-        self.corpus = None
+    def _trained_name(self): return self.name.value.strip()
+
+    def _show_corpus(self):
+        "Show what will be used and what the training will take"
         self.cost.value = ''
-        self.show_message('')
-        if not self.folder.value.strip(): return
-        self.corpus = read_corpus(self, self.folder.value.strip())
-        if not self.name.value: self.name.value = self.corpus.folder.resolve().name
+        if self.corpus and not self.name.value: self.name.value = self.corpus.folder.resolve().name
         self._show_cost()
         self._show_example()
         self._update()
@@ -241,14 +242,13 @@ class TrainPanel(TrainingPanel):
         """
         if self.running:
             raise UserError(f'A training of {self.training.name!r} is running: wait for it to finish, or stop it.')
-        if self.corpus is None: self.read()
-        if self.corpus is None: raise UserError('There are no sounds to train on: enter a folder.')
+        corpus = self.sounds.require()
         if not self.name.value.strip(): raise UserError('The model needs a name: enter one beside the folder.')
         self.show_message('')
-        self.follow(Training(self.corpus, self.name.value.strip(), self.models_dir, resume,
+        self.follow(Training(corpus, self.name.value.strip(), self.models_dir, resume,
                              steps=self.steps.value or None, seed=self.seed.value))
 
-    def _find(self):
+    def _follow_running(self):
         "Follow a training that is running in this library"
         def is_ours(work):
             ours = isinstance(work, Training) and work.models_dir == self.models_dir
@@ -257,10 +257,7 @@ class TrainPanel(TrainingPanel):
         if not running: return
         work = running[0]
         self.name.value = work.name
-        if isinstance(work.corpus, Corpus):
-            self.corpus = work.corpus
-            self._show_cost()
-            self._show_example()
+        if isinstance(work.corpus, Corpus): self.sounds.choose(work.corpus)
         self.follow(work)
 
     def delete_unfinished(self) -> None:
@@ -279,9 +276,10 @@ class TrainPanel(TrainingPanel):
         "Show the status, the progress, and the buttons that apply now"
         work, name = self.training, self.name.value.strip()
         unfinished = bool(name) and not self.running and checkpoint_path(self.models_dir, name).exists()
-        self._update_buttons({self.start: not self.running and not unfinished, self.resume: unfinished,
-                              self.discard: unfinished, self.reread: not self.running, self.play: work and work.result},
-                             [self.folder, self.name, self.steps, self.seed])
+        idle = not self.running
+        self._update_buttons({self.sounds.again: idle, self.sounds.drop: idle, self.start: idle and not unfinished,
+                              self.resume: unfinished, self.discard: unfinished, self.play: work and work.result},
+                             [self.sounds.field, self.name, self.steps, self.seed])
         if work is None:
             self.progress.show_status('A training of this name is unfinished.' if unfinished else '')
             return

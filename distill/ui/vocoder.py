@@ -24,8 +24,7 @@ from ..models.persistence import ModelRef, find_model, load_model
 from ..pipeline import bundle_vocoder
 from ..text import counted
 from ..training.vocoder import Plan
-from .corpus import read_corpus
-from .drop import Drop
+from .corpus import CorpusChoice
 from .parts import dim, field, row, show
 from .progress import TrainingPanel, status_text
 from .work import Stopped, Work
@@ -120,8 +119,8 @@ class VocoderPanel(TrainingPanel):
         the library's folder; None: the usual one
     model : ModelRef
         a model, its name, id or file; '': none yet
-    folder : str | Path
-        a folder of sounds
+    sounds : Corpus | str | Path
+        a corpus, or a folder of sounds; '': none yet
     into : str | Path
         folder that dropped files are written into
     **settings : Any
@@ -130,39 +129,41 @@ class VocoderPanel(TrainingPanel):
     def __init__(self,
         models_dir: str | Path | None = None,
         model: ModelRef = '',
-        folder: str | Path = '',
+        sounds: Corpus | str | Path = '',
         into: str | Path = 'sounds',
         **settings: Any,
     ) -> None:
         self.library, self.settings = ModelLibrary(models_dir), settings
         self.model: Model | None = None
-        self.corpus: Corpus | None = None
         self.estimate: Estimate | None = None
         self._make_progress()
-        self._make_inputs(model if isinstance(model, str) else str(find_model(model)), str(folder))
-        self.drop = Drop(self, into, self.choose)
+        self.sounds = CorpusChoice(self, self._estimate, sounds, into)
+        self._make_inputs(model if isinstance(model, str) else str(find_model(model)))
         self.about, self.cost = W.HTML(), W.HTML()
         super().__init__(
-            row(self.model_field, self.folder), self.drop, row(self.type, self.minutes, self.every), self.about,
-            self.cost, self._make_buttons(), None, *self.progress.widgets)
+            row(self.model_field, self.sounds.field, self.sounds.again), self.sounds.drop,
+            row(self.type, self.minutes, self.every), self.about, self.cost, self._make_buttons(), None,
+            *self.progress.widgets)
         show(self.yes, False)
         show(self.no, False)
-        if folder: self.attempt(self.read)
-        self.attempt(self.look if model else self._find)
-        self._update()
+        self.attempt(self.sounds.choose, sounds)
+        self.attempt(self.find_model if model else self._follow_running)
 
-    def _make_inputs(self, model, folder):
+    @property
+    def corpus(self) -> Corpus | None:
+        "The sounds to train on"
+        return self.sounds.corpus
+
+    def _make_inputs(self, model):
         "What a person fills in"
         newest = sorted(self.library, key=lambda e: e.created, reverse=True)[:_MOST_NAMES]
         names = list(dict.fromkeys(e.name for e in newest))
         self.model_field = field(W.Combobox, 'model', model, options=names, placeholder='name, id or file')
-        self.folder = field(W.Text, 'sounds', folder, placeholder='a folder')
         self.type = field(W.Dropdown, 'type', 'fourier', width=140, options=TYPES)
         self.minutes = field(W.BoundedFloatText, 'minutes at most', 0, 125, 80, min=0, max=10_000, step=1,
                              tooltip='0: as long as it takes')
         self.every.value = 2
-        self.on_change(self.model_field, self.look, 'model')
-        self.on_change(self.folder, self.read, 'folder')
+        self.on_change(self.model_field, self.find_model, 'model')
         self.on_change(self.type, self._estimate)
         self.on_change(self.minutes, self._estimate, 'minutes')
 
@@ -178,39 +179,19 @@ class VocoderPanel(TrainingPanel):
                                 button_style='success')
         return row(self.start, self.stop, self.resume, self.replace, self.yes, self.no, self.play)
 
-    def _called(self): return self.model_field.value
+    def _trained_name(self): return self.model_field.value.strip()
 
-    def look(self) -> None:
-        "Look up the model that is typed in"
+    def find_model(self) -> None:
+        "Find the model that is typed in"
         self.model = None
         ref = self.model_field.value.strip()
         if ref:
             self.model = load_model(ref, models_dir=self.library.folder)
             self.show_message('')
-        self._find()
+        self._follow_running()
         self._estimate()
 
-    def read(self) -> None:
-        "Read the folder of sounds that is typed in"
-        self.corpus = None
-        self.show_message('')
-        if self.folder.value.strip(): self.corpus = read_corpus(self, self.folder.value.strip())
-        self._estimate()
-
-    def choose(self,
-        folder: str,
-    ) -> None:
-        """Read another folder
-
-        Parameters
-        ----------
-        folder : str
-            a folder of sounds
-        """
-        if self.folder.value == folder: self.read()
-        else: self.folder.value = folder
-
-    def _find(self):
+    def _follow_running(self):
         "Follow a training of this model, or of any in this library, that is running"
         def is_ours(work):
             if not isinstance(work, VocoderTraining): return False
@@ -218,7 +199,8 @@ class VocoderPanel(TrainingPanel):
         running = [work for work in Work.running.values() if is_ours(work)]
         if not running or running[0] is self.training: return
         work = running[0]
-        self.training, self.corpus = work, work.corpus   # now, because the inputs are locked while it runs
+        self.training = work   # now, because the inputs are locked while it runs
+        self.sounds.choose(work.corpus)
         if self.model is None: self.model = load_model(work.path)
         with self.hold_trait_notifications():
             self.model_field.value = work.name
@@ -264,15 +246,14 @@ class VocoderPanel(TrainingPanel):
         if self.running:
             name = self.training.name
             raise UserError(f'A vocoder training of {name!r} is running: wait for it to finish, or stop it.')
-        if self.model is None: self.look()
+        if self.model is None: self.find_model()
         if self.model is None: raise UserError('No model is chosen: enter its name, id or file.')
-        if self.corpus is None: self.read()
-        if self.corpus is None: raise UserError('There are no sounds to train on: enter a folder.')
+        corpus = self.sounds.require()
         self.model = load_model(find_model(self.model))
         if self.model.vocoder_state and not resume and not force: return self._ask()
         self._withdraw()
         self.estimate = None   # it was of what was wanted before
-        self.follow(VocoderTraining(self.model, self.corpus, resume=resume, force=force, **self._asked()))
+        self.follow(VocoderTraining(self.model, corpus, resume=resume, force=force, **self._asked()))
 
     def open_model(self) -> None:
         "Play the model with its vocoder"
@@ -309,9 +290,10 @@ class VocoderPanel(TrainingPanel):
         work, model = self.training, self.model
         has_vocoder = bool(model and model.vocoder_state) and not self.running
         waiting = bool(model and unfinished(model)) and not self.running
-        self._update_buttons({self.start: not self.running and not has_vocoder, self.resume: waiting,
-                              self.replace: has_vocoder, self.play: has_vocoder},
-                             [self.model_field, self.folder, self.type, self.minutes])
+        idle = not self.running
+        self._update_buttons({self.sounds.again: idle, self.sounds.drop: idle, self.start: idle and not has_vocoder,
+                              self.resume: waiting, self.replace: has_vocoder, self.play: has_vocoder},
+                             [self.model_field, self.sounds.field, self.type, self.minutes])
         just_trained = work and work.state in ('running', 'done')
         self.about.value = f'<div>{dim(model.vocoder().why)}</div>' if model and not just_trained else ''
         self.cost.value = f'<div class="distill-cost">{html.escape(self._cost_text())}</div>'

@@ -51,7 +51,7 @@ class Work:
         self.result: Any = None
         self.state = 'running'
         self.error: Exception | None = None
-        self.seconds_left: float | None = None
+        self.eta: float | None = None
         self.stop_after_epoch, self.stop_now = threading.Event(), threading.Event()
         self.running[self.key] = self
         self.thread = threading.Thread(target=self._run, name=f'{self.kind} of {name}', daemon=True)
@@ -82,7 +82,7 @@ class Work:
             a dataclass with a field `eta`: seconds left, or None
         """
         self.records.append({k: v for k, v in asdict(record).items() if k != 'eta'})
-        self.seconds_left = record.eta
+        self.eta = record.eta
         self.update()
         if self.stop_after_epoch.is_set(): raise Stopped
 
