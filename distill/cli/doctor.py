@@ -16,10 +16,11 @@ from ..core import UserError, atomic_write, cache_folder, models_folder
 from ..library.catalog import ModelLibrary
 from ..text import counted
 if TYPE_CHECKING:
-    from distill.training.vae import VAETraining
+    from distill.training.vae import Crops, VAETraining
 
 # %% auto #0
-__all__ = ['versions', 'devices', 'formats', 'unwritable', 'SelfTest', 'self_test', 'doctor', 'docs_place', 'docs']
+__all__ = ['versions', 'devices', 'formats', 'filters', 'unwritable', 'SelfTest', 'self_test', 'doctor', 'docs_place',
+           'docs']
 
 # %% ../../nbs/920_cli.doctor.ipynb #aff3757f
 _PACKAGES = 'torch', 'torchaudio', 'numpy', 'pandas', 'soundfile', 'ipywidgets', 'anywidget', 'fastcore', 'typer'
@@ -50,6 +51,12 @@ def formats() -> list[str]:
     import soundfile as sf
     return [name for name in ('wav', 'flac', 'ogg', 'mp3') if name.upper() in sf.available_formats()]
 
+def filters() -> str:
+    "Whose filters compute here: torchaudio's, or Distill's own where torchaudio does not import"
+    from distill.audio.dsp import load_torchaudio
+    why_not = load_torchaudio()[1]
+    return f"distill's own, since torchaudio does not fit this torch ({why_not})" if why_not else "torchaudio's"
+
 # %% ../../nbs/920_cli.doctor.ipynb #f060c0b5
 def unwritable(folder: Path) -> str:
     "Why no file can be written into a folder, or into the nearest one above that exists; '' if one can"
@@ -61,11 +68,10 @@ def unwritable(folder: Path) -> str:
     return ''
 
 # %% ../../nbs/920_cli.doctor.ipynb #4b4685ec
-def _error(task: VAETraining, crops: Any, noise: Any) -> float:
-    "The error on the same crops with the same noise; on fewer crops where memory turned out to be too small"
+def _error(task: VAETraining, batch: Crops) -> float:
+    "The error on the first shard of a batch"
     import torch
-    task.random.set_state(noise)
-    with torch.no_grad(): return task.losses(crops[:task.batch_size])['recon'].item()
+    with torch.no_grad(): return task.losses(task.shards(batch)[0])['recon'].item()
 
 def _train_for(task: VAETraining, seconds: float) -> tuple[float, float]:
     "Train for so long; the seconds that a step takes, and those of its crops"
@@ -75,15 +81,15 @@ def _train_for(task: VAETraining, seconds: float) -> tuple[float, float]:
         steps += 1
     step_seconds = (time.perf_counter() - start)/steps
     start, batches = time.perf_counter(), max(3, steps//4)
-    for _ in range(batches): task.batch().sum().item()      # a GPU has finished when the sum is here
+    for _ in range(batches): task.batch().mel.sum().item()  # a GPU has finished when the sum is here
     return step_seconds, (time.perf_counter() - start)/batches
 
 def _check_learning(task: VAETraining, seconds: float) -> tuple[float, float]:
     "As `_train_for`; a `UserError` where nothing was learned"
-    crops, noise = task.batch(), task.random.get_state()
-    before = _error(task, crops, noise)
+    batch = task.batch()
+    before = _error(task, batch)
     times = _train_for(task, seconds)
-    after = _error(task, crops, noise)
+    after = _error(task, batch)
     if not after < before:
         raise UserError(f'The training did not learn (error {before:.2f} before, {after:.2f} after): '
                         'this machine or its torch computes wrongly.')
@@ -173,14 +179,14 @@ def doctor(
 
     It trains and generates something tiny, for about five seconds. The exit code is 1 if something is wrong.
 
-    JSON: {"versions", "devices", "formats", "library", "cache", "self_test", "wrong"};
+    JSON: {"versions", "devices", "formats", "filters", "library", "cache", "self_test", "wrong"};
     wrong is a list of sentences, empty if all is well.
 
     \b
     Example:
       distill doctor
     """
-    facts: dict[str, Any] = dict(versions=versions(), devices=devices(), formats=formats())
+    facts: dict[str, Any] = dict(versions=versions(), devices=devices(), formats=formats(), filters=filters())
     wrong = [f'{name} is missing: install distill again.' for name, v in facts['versions'].items() if v == 'missing']
     facts |= _folders(models_dir, wrong)
     note('Testing; this takes about five seconds')
@@ -199,6 +205,7 @@ def _rows(facts: dict[str, Any]) -> list[list[str]]:
     rows = [[name, version] for name, version in facts['versions'].items()]
     rows += [['device', name] for name in facts['devices']]
     rows += [['formats', ', '.join(facts['formats'])],
+             ['filters', facts['filters']],
              ['library', f"{library['folder']} ({counted(library['models'], 'model')})"],
              ['cache', facts['cache']['folder']]]
     if not tested: return rows

@@ -23,7 +23,6 @@ __all__ = ['MODEL_FORMAT_MARKER', 'MODEL_FILE_EXTENSION', 'SAVED_MODEL_VERSION',
 from .. import __version__
 from ..archive import Archive, ArchiveError
 from ..core import MissingFile, UserError
-from ..evaluation.report import report_facts, report_html
 from ..models.metadata import CONTROL_CHARACTERS, ModelMetadata, VocoderInfo, check_text, score_text, vocoder_text
 from ..text import counted, duration_text, size_text
 
@@ -423,6 +422,7 @@ class ModelEntry(ModelMetadata):
 
     def facts(self) -> dict[str, str]:
         "What details show: label -> text"
+        from distill.evaluation.report import report_facts       # a list of models needs no report
         presets = self.extra.get('presets')
         lines = {
             'ID': self.model_id,
@@ -451,6 +451,7 @@ class ModelEntry(ModelMetadata):
 
     def _repr_html_(self) -> str:
         "The card"
+        from distill.evaluation.report import report_html
         shown = [(k, v) for k, v in self.facts().items() if k != 'File' and not k.startswith('Report')]
         rows = ''.join(_ROW.format(html.escape(k), html.escape(v)) for k, v in shown)
         report = report_html(self.extra)

@@ -19,7 +19,6 @@ __all__ = ['ModelLibrary', 'repair_index', 'AmbiguousModel', 'refuse_old_name', 
 
 # %% ../../nbs/620_library.catalog.ipynb #dffe6a06
 from ..core import UserError, expand, models_folder, sweep_leftovers, write_error
-from ..evaluation.report import report_facts
 from .card import MODEL_FILE_EXTENSION, TABLE_COLUMNS, ModelEntry, OldModelName, Setting
 from .index import SELECT_ENTRIES, LibraryIndex, Repair, fold, note_file
 from .trash import UnknownModel, move_to_trash, remove_model, take_from_trash
@@ -392,6 +391,7 @@ def _settings_columns(settings: list[dict[str, Setting]]) -> dict[str, Any]:
 # %% ../../nbs/620_library.catalog.ipynb #4a14de4d
 def _flat(e: ModelEntry) -> dict[str, Any]:
     "All that is known about a model, without nesting"
+    from distill.evaluation.report import report_facts
     nested = 'sizes', 'settings', 'vocoder', 'report'
     plain = {k: v for k, v in e.to_dict().items() if k not in nested}
     return {**plain, 'vocoder': vocoder_text(e.vocoder), **e.sizes, **e.settings, **report_facts(e.extra)}
