@@ -292,7 +292,7 @@ def test_get_does_not_guess(shelf):
     for ref in ('a1', 'xyz', '', '  ', 'nothing.distillgan', '%', '_', '\udcff'):   # three letters of an id are too few
         with pytest.raises((UnknownModel, AmbiguousModel)): lib.get(ref)
     for ref in (3, None, ['Rain']):
-        with pytest.raises(UserError, match='is no model'): lib.get(ref)
+        with pytest.raises(UserError, match='is not a model'): lib.get(ref)
     put_card(shelf, 'kkkk', model_id='other000')                                  # a name that looks like another's id
     with pytest.raises(AmbiguousModel): lib.get('kkkk')
 

@@ -178,7 +178,7 @@ class _Contents:
     chunks: dict[bytes, bytes]      # the contents of the short ones
     sound: tuple[range, ...]        # none: there is no chunk for it
     share: float                    # of the sound that is there
-    end: int                        # where the container ends
+    end: int                        # where the container ends: the end of the file, or another container
 
 _FIRST_CHUNKS = b'RIFF', b'RIFX', b'RF64', b'BW64', b'FORM'
 _NEEDED = b'fmt ', b'fact', b'ds64', b'COMM', b'FVER', b'VHDR', b'CHAN', b'desc', b'kuki', b'pakt', b'fmt ' + _W64_NAME
@@ -189,23 +189,23 @@ def _check_rest(f, at, end, sound):
     raise Damaged(f'by its header the sound ends after {sound:,} bytes, and {end - at:,} more follow that nothing explains')
 
 def _contents(f, start, end, layout):
-    "Walk through a container"
+    "Walk through a container, up to its end or to another one"
     chunks: dict[bytes, bytes] = {}
     sound: list[range] = []
-    share, at = 1., start + layout.first
-    while (chunk := _next_chunk(f, at, start, end, layout)) and chunk.name not in _FIRST_CHUNKS:
+    share, at, another = 1., start + layout.first, False
+    while chunk := _next_chunk(f, at, start, end, layout):
+        another = chunk.name in _FIRST_CHUNKS
+        if another or chunk.name != layout.sound and chunk.body + chunk.size > end + 1: break
         if chunk.name == layout.sound:
             size = chunk.size
             if size == 0xffff_ffff and b'ds64' in chunks: size = int.from_bytes(chunks[b'ds64'][8:16], 'little')
             at, share = _extent(f, chunk, size, start, end, layout)
             sound.append(range(min(at, chunk.body + layout.skip), at))
-        elif chunk.body + chunk.size > end + 1: break
         else:
             if chunk.name in _NEEDED: chunks[chunk.name] = _at(f, chunk.body, chunk.size)
             at = chunk.body + chunk.size
-    if not chunk: at = _skip_tags(f, at, end)
-    _check_rest(f, at if chunk is None or chunk.name not in _FIRST_CHUNKS else end, end, sum(map(len, sound)))
-    return _Contents(chunks, tuple(sound), share, chunk.at if chunk else end)
+    if not another: _check_rest(f, _skip_tags(f, at, end), end, sum(map(len, sound)))
+    return _Contents(chunks, tuple(sound), share, chunk.at if another else end)
 
 # %% ../../nbs/101_audio.containers.ipynb #f3a377dd
 def _sized(name, body, order='little'): return name + len(body).to_bytes(4, order) + body + bytes(len(body) % 2)
@@ -438,14 +438,14 @@ def _frame(head): # -> _Kind, bytes of the frame; or None
     padding = head[2] >> 1 & 1
     return kind, (slots//4 + padding)*4 if layer == 1 else slots + padding
 
-# %% ../../nbs/101_audio.containers.ipynb #cb7545e2
+# %% ../../nbs/101_audio.containers.ipynb #8e097e66
 def _frames_here(f, at, end):
-    "Whether three frames follow from a place, or as many as there are until the end"
+    "Whether frames begin at a place and after it: three of them, or two and the end"
     for i in range(3):
         frame = _frame(_at(f, at, 4))
-        if not frame or at + frame[1] > end: return False
+        if not frame: return False
         at += frame[1]
-        if i and at == end: break
+        if at >= end: return i > 0
     return True
 
 def _find_frames(f, start, end):

@@ -247,8 +247,10 @@ def read_audio(
         (c,t) float32, and the rate in Hz
     """
     blocks, rate = [], 0
-    for block, rate in read_blocks(path): blocks.append(block.T)
-    return torch.from_numpy(np.concatenate(blocks, 1)), rate
+    for block, rate in read_blocks(path): blocks.append(block)
+    x = np.empty((blocks[0].shape[1], sum(map(len, blocks))), 'float32')
+    np.concatenate([block.T for block in blocks], 1, out=x)
+    return torch.from_numpy(x), rate
 
 # %% ../../nbs/102_audio.decode.ipynb #c4c0fb74
 TAG_FIELDS = 'title', 'artist', 'album', 'date', 'genre', 'copyright', 'software'

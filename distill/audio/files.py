@@ -257,7 +257,7 @@ def as_sound(
     rate: Any = SAMPLE_RATE
     if isinstance(x, tuple) and len(x) == 2: data, rate = x
     if not isinstance(data, (torch.Tensor, np.ndarray, list, tuple)):
-        raise UserError(f'{reprlib.repr(x)} is no sound: give a file, a Sound, an array or a tensor.')
+        raise UserError(f'{reprlib.repr(x)} is not a sound: give a file, a Sound, an array or a tensor.')
     if not isinstance(rate, int) or not LOWEST_RATE <= rate <= HIGHEST_RATE:
         raise UserError(f'A rate of {rate} is not possible: give a whole number of Hz, like 44100.')
     try: return Sound(data, rate)

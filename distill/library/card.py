@@ -22,7 +22,7 @@ __all__ = ['MODEL_FORMAT_MARKER', 'MODEL_FILE_EXTENSION', 'SAVED_MODEL_VERSION',
 # %% ../../nbs/610_library.card.ipynb #9db1ce81
 from .. import __version__
 from ..archive import Archive, ArchiveError
-from ..core import MissingFile, UserError
+from ..core import MissingFile, UserError, printable
 from ..models.metadata import CONTROL_CHARACTERS, ModelMetadata, VocoderInfo, check_text, score_text, vocoder_text
 from ..text import counted, duration_text, size_text
 
@@ -439,7 +439,7 @@ class ModelEntry(ModelMetadata):
             'Vocoder held out': score_text(self.vocoder),
             'Presets': ', '.join(map(str, presets)) if isinstance(presets, dict) else '',
             'Parameters': f"{self.sizes['parameters']:,}" if 'parameters' in self.sizes else '',
-            'File': f'{self.path} ({size_text(self.size)})',
+            'File': f'{printable(self.path)} ({size_text(self.size)})',
             'Format': f'version {self.version}, written by distill {self.library_version}'}
         other = {k: str(v) for k, v in self.extra.items() if k not in ('report', 'presets')}
         return {k: v for k, v in lines.items() if v} | report_facts(self.extra) | other

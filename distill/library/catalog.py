@@ -18,7 +18,7 @@ __all__ = ['ModelLibrary', 'repair_index', 'AmbiguousModel', 'refuse_old_name', 
            'ModelEntry', 'Repair', 'UnknownModel', 'VocoderInfo', 'note_file']
 
 # %% ../../nbs/620_library.catalog.ipynb #dffe6a06
-from ..core import UserError, expand, models_folder, sweep_leftovers, write_error
+from ..core import UserError, expand, models_folder, printable, sweep_leftovers, write_error
 from .card import MODEL_FILE_EXTENSION, TABLE_COLUMNS, ModelEntry, OldModelName, Setting
 from .index import SELECT_ENTRIES, LibraryIndex, Repair, fold, note_file
 from .trash import UnknownModel, move_to_trash, remove_model, take_from_trash
@@ -30,7 +30,7 @@ _all_ = ['ModelEntry', 'Repair', 'UnknownModel', 'VocoderInfo', 'note_file']
 
 # %% ../../nbs/620_library.catalog.ipynb #239d616b
 class ModelLibrary:
-    """The models in a folder; the files are the truth, `library.db` beside them is a cache
+    """The models in a folder; the files are the truth, `library.db` beside them a cache that saving makes
 
     Parameters
     ----------
@@ -56,7 +56,7 @@ class ModelLibrary:
 
     def repair_index(self) -> Repair:
         "Read every card again and rebuild the index"
-        return self._index.refresh(everything=True)
+        return self._index.refresh(everything=True, make=True)
 
     @property
     def unreadable(self) -> dict[str, str]:
@@ -118,7 +118,7 @@ class ModelLibrary:
         "The models a reference may mean: those of the first kind that matches"
         if isinstance(ref, ModelEntry): return [ref]
         if not isinstance(ref, (str, os.PathLike)):
-            raise UserError(f'{ref!r} is no model: give its name, its id, its file or an entry of a library.')
+            raise UserError(f'{ref!r} is not a model: give its name, its id, its file or an entry of a library.')
         text = os.fspath(ref).encode(errors='replace').decode()  # a name from a shell may hold bytes that are no text
         if found := self._entries('model_id = ?', text): return found
         if isinstance(ref, Path) or os.sep in text or text.endswith(MODEL_FILE_EXTENSION):
@@ -131,7 +131,7 @@ class ModelLibrary:
         "The model in a file; with `by_name` a file of that name in the library comes first"
         here = path.parent.resolve() == self.folder.resolve()
         if (by_name or here) and (found := self._entries('file = ?', path.name)): return found
-        return [ModelEntry.from_file(path)] if path.exists() else []
+        return [ModelEntry.from_file(path)] if os.path.exists(path) else []
 
     def get(self,
         ref: str | os.PathLike[str],
@@ -187,10 +187,10 @@ class ModelLibrary:
         for name, (key, dtype) in _VOCODER_COLUMNS.items():
             columns[name] = pd.array([v.get(key) for v in vocoders], dtype=dtype)
         columns |= dict(size=pd.array(sizes, dtype='Int64'), modified=pd.to_datetime(times, utc=True),
-                        file=pd.array(files, dtype='str'))
+                        file=pd.array(list(map(printable, files)), dtype='str'))
         if settings: columns |= _settings_columns(json.loads(f"[{','.join(texts)}]"))
         df = pd.DataFrame(columns).set_index('model_id')
-        for k in ('created', 'vocoder_date'): df[k] = pd.to_datetime(df[k], utc=True, format='ISO8601')
+        for k in ('created', 'vocoder_date'): df[k] = pd.to_datetime(df[k], utc=True, format='ISO8601', errors='coerce')
         for k in ('corpus', 'vocoder'): df[k] = df[k].astype('category')
         return df
 
@@ -291,7 +291,7 @@ class ModelLibrary:
     def purge(self,
         ref: str | os.PathLike[str] | None = None,
     ) -> int:
-        """Empty the trash, or remove one model from it
+        """Empty the trash, also of files that are models no longer, or remove one model from it
 
         Parameters
         ----------
@@ -301,12 +301,14 @@ class ModelLibrary:
         Returns
         -------
         int
-            how many models are gone for good
+            how many files are gone for good
         """
         trash = self.trash
         gone = list(trash) if ref is None else [trash.get(ref)]
         for e in gone: trash.delete(e, purge=True)
-        return len(gone)
+        lost = [trash.folder/file for file in trash.unreadable] if ref is None else []
+        for file in lost: _remove(file)
+        return len(gone) + len(lost)
 
 def _sweep(folder: Path) -> None:
     "Remove what killed writers left, where that is allowed"
@@ -409,3 +411,8 @@ def differences(
     """
     first, second = _flat(a), _flat(b)
     return {k: (first.get(k), second.get(k)) for k in {**first, **second} if first.get(k) != second.get(k)}
+
+# %% ../../nbs/620_library.catalog.ipynb #e8fdc591
+def _remove(file: Path) -> None:
+    try: file.unlink(missing_ok=True)
+    except OSError as e: raise write_error(file, e) from e

@@ -131,7 +131,7 @@ class History:
         Path
             its file
         """
-        if not isinstance(sound, Sound): raise UserError(f'{sound!r} is no sound: give what `generate` returned.')
+        if not isinstance(sound, Sound): raise UserError(f'{sound!r} is not a sound: give what `generate` returned.')
         now = datetime.now(timezone.utc)
         model = file_stem(str(sound.info.get('model', 'sound')))[:60]
         stem = f"{now:%Y%m%dT%H%M%S%f}-{model}-{sound.info.get('seed', 0)}"

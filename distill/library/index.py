@@ -5,7 +5,7 @@
 # %% ../../nbs/615_library.index.ipynb #309fc07a
 from __future__ import annotations
 import contextlib, functools, json, os, sqlite3, time, unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,15 +13,50 @@ try: import fcntl
 except ImportError: fcntl = None  # type: ignore[assignment]
 
 # %% auto #0
-__all__ = ['Rows', 'TROUBLE', 'SELECT_ENTRIES', 'IndexFile', 'Repair', 'FolderIndex', 'fold', 'LibraryIndex',
-           'note_file']
+__all__ = ['Rows', 'TROUBLE', 'SELECT_ENTRIES', 'stored', 'given_back', 'IndexFile', 'list_files', 'Repair',
+           'FolderIndex', 'fold', 'LibraryIndex', 'note_file']
 
 # %% ../../nbs/615_library.index.ipynb #470fd307
-from ..core import MissingFile, UserError
+from ..core import MissingFile, UserError, printable
 from .card import CANNOT_READ, MODEL_FILE_EXTENSION, ModelEntry, file_facts, read_card
 
 # %% ../../nbs/615_library.index.ipynb #b7e7670c
 Rows = dict[str, tuple[Any, ...]]  # what is known about one file: table -> values of its columns
+
+def stored(
+    values: Sequence[Any],
+) -> tuple[Any, ...]:
+    """Values as SQLite takes them
+
+    Parameters
+    ----------
+    values : Sequence[Any]
+        of some columns
+
+    Returns
+    -------
+    tuple[Any, ...]
+        a text with a file name that is no Unicode as bytes
+    """
+    def one(v): return v.encode(errors='surrogatepass') if isinstance(v, str) and not _is_unicode(v) else v
+    return tuple(map(one, values))
+
+def _is_unicode(text: str) -> bool:
+    if text.isascii(): return True
+    try: return bool(text.encode())
+    except UnicodeEncodeError: return False
+
+def given_back(
+    values: Sequence[Any],
+) -> tuple[Any, ...]:
+    """Values as they were before
+
+    Parameters
+    ----------
+    values : Sequence[Any]
+        as `stored` made them
+    """
+    return tuple(v.decode(errors='surrogatepass') if isinstance(v, bytes) else v for v in values)
 
 class IndexFile:
     """An SQLite file of tables that have a row for each file, or a database in memory in its place
@@ -89,7 +124,7 @@ class IndexFile:
         """
         for table, columns in self.tables.items():
             holes = ','.join('?'*len(columns.split()))
-            values = [row[table] for row in rows if table in row]
+            values = [stored(row[table]) for row in rows if table in row]
             db.executemany(f'INSERT OR REPLACE INTO {table} VALUES ({holes})', values)
 
     def remove(self,
@@ -105,7 +140,8 @@ class IndexFile:
         files : list[str]
             their names
         """
-        for table in self.tables: db.executemany(f'DELETE FROM {table} WHERE file = ?', [(f,) for f in files])
+        names = [stored([f]) for f in files]
+        for table in self.tables: db.executemany(f'DELETE FROM {table} WHERE file = ?', names)
 
     def prepare(self) -> None:
         "Make the tables, unless they are there"
@@ -139,6 +175,34 @@ def _version(db: sqlite3.Connection) -> int: return int(db.execute('PRAGMA user_
 
 
 TROUBLE = sqlite3.Error, UnicodeDecodeError  # what a damaged or locked database raises
+
+# %% ../../nbs/615_library.index.ipynb #2b57c9e0
+def _facts(f: os.DirEntry[str]) -> tuple[int, int] | None:
+    "Size and time of change of a file, or of a link that leads nowhere; None for all else"
+    try:
+        if f.is_file(): return file_facts(f.stat())
+        lost = f.is_symlink() and not f.is_dir()
+    except OSError: lost = f.is_symlink()      # it leads to itself, or where one may not go
+    return file_facts(f.stat(follow_symlinks=False)) if lost else None
+
+def list_files(
+    folder: Path,
+    suffix: str,
+) -> dict[str, tuple[int, int]]:
+    """The files with a suffix in a folder, without hidden ones; `OSError` where it cannot be read
+
+    Returns
+    -------
+    dict[str, tuple[int, int]]
+        name -> (size in bytes, time of change in nanoseconds)
+    """
+    found = {}
+    with os.scandir(folder) as entries:
+        for f in entries:
+            if f.name[0] == '.' or not f.name.endswith(suffix): continue
+            with contextlib.suppress(FileNotFoundError):   # it has just gone
+                if facts := _facts(f): found[f.name] = facts
+    return found
 
 # %% ../../nbs/615_library.index.ipynb #e3021949
 @dataclass
@@ -193,8 +257,8 @@ class FolderIndex:
         file: str,
         size: int,
         mtime_ns: int,
-    ) -> Rows | None:
-        """The rows of one file, with an `error` if it cannot be read; None when it has gone meanwhile
+    ) -> Rows:
+        """The rows of one file; whatever is wrong with it raises a `ValueError` or an `OSError`
 
         Parameters
         ----------
@@ -224,15 +288,16 @@ class FolderIndex:
             one for each `?`
         """
         if self._seen is None or self._times() != self._seen: self.refresh()
-        try:
-            with self.database.open() as db: return db.execute(sql, args).fetchall()
+        try: return self._rows(sql, args)
         except TROUBLE: self.refresh(everything=True)
-        with self.database.open() as db: return db.execute(sql, args).fetchall()
+        return self._rows(sql, args)
+
+    def _rows(self, sql: str, args: Sequence[Any]) -> list[tuple[Any, ...]]:
+        with self.database.open() as db: return list(map(given_back, db.execute(sql, stored(args))))
 
     def unreadable(self) -> dict[str, str]:
         "Files that could not be read: name -> why"
-        found = self.query(f'SELECT file, error FROM {self._main} WHERE error IS NOT NULL ORDER BY file')
-        return {file: error for file, error in found}
+        return dict(self.query(f'SELECT file, error FROM {self._main} WHERE error IS NOT NULL ORDER BY file'))
 
     def _times(self) -> list[int] | None:
         "The folders' times of change; None while one is so fresh that the next change might have the same"
@@ -241,6 +306,7 @@ class FolderIndex:
 
     def refresh(self,
         everything: bool = False,
+        make: bool = False,
     ) -> Repair:
         """Compare the folder with the index, take up what changed and report it
 
@@ -248,11 +314,12 @@ class FolderIndex:
         ----------
         everything : bool
             read every file again, also those that have not changed
+        make : bool
+            make an index where there is none, unless the folder is empty
         """
         self.note = ''
         self.database.memory = None
-        nothing = not self.database.path.exists() and not self.scan()
-        if nothing: self.database.use_memory()  # an empty folder gets no index
+        if not self.database.path.exists() and not (make and self.scan()): self.database.use_memory()
         for attempt in range(3):
             try:
                 self.database.prepare()
@@ -269,7 +336,7 @@ class FolderIndex:
         "Bring the index up to the folder and report"
         def differing() -> list[tuple[str, int, int]]:
             return [(f, *facts) for f, facts in found.items() if everything or known.get(f) != facts]
-        read = functools.cache(self.read)  # each file is read once
+        read = functools.cache(self._read)  # each file is read once
         seen = self._times()
         with self.database.open() as db: known = self._known(db)
         found = self.scan()
@@ -285,17 +352,47 @@ class FolderIndex:
         added = sorted(f for f, *facts in new if known.get(f) != tuple(facts))
         with self.database.open() as db: return Repair(added, gone, self._errors(db))
 
+    def _read(self, file: str, size: int, mtime_ns: int) -> Rows | None:
+        "The rows of one file, with an `error` if it cannot be read; None when it has gone meanwhile"
+        try: return self.read(file, size, mtime_ns)
+        except FileNotFoundError:
+            if not os.path.islink(self.folder/file): return None
+            why = 'it is a link to a file that is not there'
+        except (ValueError, ArithmeticError, OSError) as e: why = getattr(e, 'why', '') or str(e)
+        if not os.access(self.folder/file, os.R_OK) and not why.startswith(CANNOT_READ): why = f'{CANNOT_READ}: {why}'
+        unknown = len(self.tables[self._main].split()) - 4
+        return {self._main: (file, size, mtime_ns, *[None]*unknown, printable(why))}
+
     def _errors(self, db: sqlite3.Connection) -> dict[str, str]:
         found = db.execute(f'SELECT file, error FROM {self._main} WHERE error IS NOT NULL ORDER BY file')
-        return dict(found.fetchall())
+        return dict(map(given_back, found))
 
     def _known(self, db: sqlite3.Connection) -> dict[str, tuple[int, int]]:
         "What the index holds: file -> (size, time of change), without files that can be read only now"
-        rows = db.execute(f'SELECT file, size, mtime_ns FROM {self._main}')
+        rows = map(given_back, db.execute(f'SELECT file, size, mtime_ns FROM {self._main}'))
         known = {file: (size, mtime_ns) for file, size, mtime_ns in rows}
         for file, error in self._errors(db).items():
             if error.startswith(CANNOT_READ) and os.access(self.folder/file, os.R_OK): del known[file]
         return known
+
+    def put(self,
+        file: str,
+    ) -> None:
+        """Bring the row of one file up to date; trouble with the index can wait for the next refresh
+
+        Parameters
+        ----------
+        file : str
+            name of one that was just written, moved or removed
+        """
+        try: rows = self._read(file, *file_facts(os.stat(self.folder/file)))
+        except OSError: rows = None
+        if rows is None and not self.database.path.exists(): return
+        with contextlib.suppress(sqlite3.Error):
+            self.database.prepare()
+            with self.database.open(write=True) as db:
+                if rows: self.database.put(db, [rows])
+                else: self.database.remove(db, [file])
 
     def _discard(self) -> bool:
         "Remove a damaged index, unless somebody else just did; whether another try is worth it"
@@ -341,28 +438,16 @@ class LibraryIndex(FolderIndex):
 
     def scan(self) -> dict[str, tuple[int, int]]:
         "The model files in the folder; none where there is no folder"
-        try: found = os.scandir(self.folder)
+        try: return list_files(self.folder, MODEL_FILE_EXTENSION)
         except FileNotFoundError: return {}
         except OSError as e:
             remedy = 'choose another folder or change its permissions'
             raise MissingFile(f'Cannot read the library {self.folder} ({e.strerror or e}): {remedy}.') from e
-        models = {}
-        with found:
-            for f in found:
-                if f.name[0] == '.' or not f.name.endswith(MODEL_FILE_EXTENSION): continue
-                with contextlib.suppress(OSError):  # such as a link to itself
-                    if f.is_file(): models[f.name] = file_facts(f.stat())
-        return models
 
-    def read(self, file: str, size: int, mtime_ns: int) -> Rows | None:
+    def read(self, file: str, size: int, mtime_ns: int) -> Rows:
         "The rows of one model file"
-        try:
-            card = read_card(self.folder/file)
-            e = ModelEntry.from_card(card, file, size, mtime_ns)
-        except MissingFile: return None
-        except (UserError, OverflowError) as err:
-            why = getattr(err, 'why', str(err))
-            return dict(models=(file, size, mtime_ns, None, None, None, '', '', None, None, why))
+        card = read_card(self.folder/file)
+        e = ModelEntry.from_card(card, file, size, mtime_ns)
         text = fold('\n'.join([e.name, e.description, *e.tags, e.corpus, e.model_id]))
         tags = fold('\n'.join(['', *e.tags, '']))
         facts = e.model_id, fold(e.name), e.created, text, tags, e.vocoder.type if e.vocoder else None
@@ -384,17 +469,4 @@ def note_file(
     path : str | os.PathLike[str]
         a model file that was just written, moved or removed
     """
-    path = Path(path)
-    index = LibraryIndex(path.parent)
-    with contextlib.suppress(sqlite3.Error):
-        index.database.prepare()
-        with index.database.open(write=True) as db:
-            rows = _rows_now(index, path)
-            if rows: index.database.put(db, [rows])
-            else: index.database.remove(db, [path.name])
-
-def _rows_now(index: LibraryIndex, path: Path) -> Rows | None:
-    "What is known about a file as it is now; None when it is gone"
-    try: facts = file_facts(os.stat(path))
-    except FileNotFoundError: return None
-    return index.read(path.name, *facts)
+    LibraryIndex(Path(path).parent).put(Path(path).name)

@@ -27,6 +27,11 @@ def _is(e: ModelEntry, path: Path) -> bool:
     try: return ModelEntry.from_file(path).model_id == e.model_id
     except ModelFileError: return False
 
+def _move(path: Path, to: Path) -> None:
+    "Rename a file to a name that nobody else has"
+    if path.is_symlink(): rename_new(path, to)  # a link is made anew, for it would lead elsewhere from another folder
+    else: os.rename(path, to)
+
 def _new_name(trash: Path, stem: str) -> Path:
     "A name in the trash that nobody else has"
     return trash/f'{stem[:60]}~{uuid.uuid4().hex[:12]}{MODEL_FILE_EXTENSION}'
@@ -73,7 +78,7 @@ def move_to_trash(
     moved = _new_name(trash, e.path.stem)
     try:
         trash.mkdir(exist_ok=True)
-        os.rename(e.path, moved)
+        _move(e.path, moved)
     except FileNotFoundError: raise _gone(e) from None
     try: same = _is(e, moved)
     except MissingFile: return  # somebody restored it in the same instant
