@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 # %% auto #0
-__all__ = ['sounds_folder', 'train_model', 'bundle_vocoder']
+__all__ = ['sounds_folder', 'train_model', 'bundle_vocoder', 'plan_vocoder']
 
 # %% ../nbs/720_pipeline.ipynb #c63eb157
 from torch import Tensor
@@ -156,9 +156,9 @@ def train_model(
     metadata, folder = ModelMetadata(name), sounds_folder(corpus)
     check_budget(steps=steps, minutes=minutes)
     if not isinstance(task, type) or not issubclass(task, VAETraining):
-        raise UserError(f'{task!r} is no kind of training: give a subclass of VAETraining as task.')
+        raise UserError(f'{task!r} is not a kind of training: give a subclass of VAETraining as task.')
     if not isinstance(cfg or settings_of(preset, seed=seed), TrainConfig):
-        raise UserError(f'{cfg!r} is no settings: give a TrainConfig as cfg.')
+        raise UserError(f'{cfg!r} is not a TrainConfig: give one as cfg.')
     choose_device(device)
     future_file = next(free_names(models_folder(models_dir), file_stem(name), MODEL_FILE_EXTENSION))
     previews = _Previews(future_file, folder, preview_interval)
@@ -253,9 +253,11 @@ def _beginning(start: ModelRef | dict[str, Any] | None, models_dir) -> dict[str,
     return model.vocoder_state
 
 # %% ../nbs/720_pipeline.ipynb #e6fadd94
-def _begun(model: Model, unfinished, start, models_dir, told) -> tuple[VocoderConfig, dict[str, Any] | None]:
+def _begun(model: Model, unfinished, start, models_dir, device, told) -> tuple[VocoderConfig, dict[str, Any] | None]:
     "Settings of a vocoder's training, and the state to begin with"
-    if not unfinished: return VocoderConfig(**told), _beginning(start, models_dir)
+    if not unfinished:
+        discriminators = told['discriminators'] or _usual_discriminators(told['type'], device)
+        return VocoderConfig(**told | dict(discriminators=discriminators)), _beginning(start, models_dir)
     cfg = _settings(unfinished, model.path)
     made_for = dict(mel_key=model.mel.cfg.key)
     begin = dict(type=cfg.type, config=unfinished['model_config'], state_dict=unfinished.get('net'))
@@ -355,14 +357,13 @@ def bundle_vocoder(
     path, folder = find_model(model, models_dir), sounds_folder(corpus)
     check_budget(steps=steps, minutes=minutes, epochs=epochs, checkpoint_interval=checkpoint_interval)
     previews = _Previews(path, folder, preview_interval, 'vocoder-')
-    discriminators = discriminators or _usual_discriminators(type, device)
     told = dict(type=type, batch=batch_size, lr=lr, bf16=bf16, seed=seed, discriminators=discriminators)
     with _own_vocoder(path, folder):
         loaded = load_model(path)
         own = loaded.vocoder_state
         unfinished = own and own.get('checkpoint')
         _refuse(loaded, unfinished, resume, force)
-        cfg, begin = _begun(loaded, unfinished if resume else None, start, models_dir, told)
+        cfg, begin = _begun(loaded, unfinished if resume else None, start, models_dir, device, told)
         if not isinstance(corpus, Corpus): corpus = Corpus(corpus)
         if opened: opened(corpus)
         task = VocoderTraining(corpus, loaded.mel.cfg, cfg, device, begin)
@@ -383,3 +384,53 @@ def bundle_vocoder(
         done = place.put(state)
         task.barrier()
     return done
+
+# %% ../nbs/720_pipeline.ipynb #7a1c0002
+def plan_vocoder(
+    model: ModelRef,
+    corpus: Corpus | str | Path,
+    type: str = 'fourier',
+    steps: int | None = None,
+    minutes: float | None = None,
+    epochs: int | None = None,
+    batch_size: int = 8,
+    discriminators: str | None = None,
+    resume: bool = False,
+    device: str = 'auto',
+    models_dir: str | Path | None = None,
+) -> Plan:
+    """What a training by `bundle_vocoder` would take on this machine
+
+    Parameters
+    ----------
+    model : ModelRef
+        a name, an id or its beginning, a file, or a saved model
+    corpus : Corpus | str | Path
+        a folder of sounds
+    type : str
+        'fourier' or 'hifigan_v2'
+    steps : int | None
+        optimizer steps; None: 600 for 'fourier', 20,000 for 'hifigan_v2'
+    minutes : float | None
+        minutes of training, at most
+    epochs : int | None
+        epochs of 50 steps, instead of `steps`
+    batch_size : int
+        crops per step
+    discriminators : str | None
+        'none', 'small' or 'full'; None: none for 'fourier', else by device
+    resume : bool
+        of the unfinished training in the file
+    device : str
+        device to train on: 'auto', 'cpu', 'cuda' or 'mps'
+    models_dir : str | Path | None
+        the library's folder; None: `DISTILL_MODELS`, else the user's data folder
+    """
+    check_budget(steps=steps, minutes=minutes, epochs=epochs)
+    loaded = load_model(model, models_dir=models_dir)
+    unfinished = (loaded.vocoder_state or {}).get('checkpoint') if resume else None
+    told = dict(type=type, batch=batch_size, discriminators=discriminators)
+    cfg, begin = _begun(loaded, unfinished, None, models_dir, device, told)
+    if not isinstance(corpus, Corpus): corpus = Corpus(corpus)
+    task = VocoderTraining(corpus, loaded.mel.cfg, cfg, device, begin)
+    return task.plan(epochs*task.epoch if epochs else steps, minutes)

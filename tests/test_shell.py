@@ -206,3 +206,42 @@ def test_what_to_type_next_can_be_typed(home):
         return subprocess.run(command, cwd=home, env=env, capture_output=True, text=True).stdout.strip()
     assert with_path('/usr/bin:/bin') == 'bin/distill'
     assert with_path(f"{home/'bin'}:/usr/bin") == 'distill'
+
+
+# --- streams that cannot show it, that are full, or closed
+
+def in_bash(home, line, **env):
+    "A line of a shell, with `distill` on the PATH and a library of names that few code pages have"
+    env = {**os.environ, 'PATH': f"{home/'bin'}:{os.environ['PATH']}", 'DISTILL_MODELS': str(home/'models'), **env}
+    return subprocess.run(['bash', '-c', line], capture_output=True, env=env)
+
+
+@pytest.mark.parametrize('encoding', ['cp1252', 'cp932', 'ascii', 'latin-1'])
+def test_any_code_page_shows_tables_help_and_json(home, encoding):
+    line = 'distill model list && distill generate --help && distill model list --json'
+    r = in_bash(home, line, PYTHONIOENCODING=encoding)
+    assert r.returncode == 0 and b'Traceback' not in r.stderr, r.stderr
+    text = r.stdout.decode(encoding)
+    assert {'Größe ♪', 'Door bell'} <= {e['name'] for e in json.loads(text[text.index('\n[') + 1:])}
+
+
+@pytest.mark.parametrize('locale', [dict(LC_ALL='C'), dict(LC_ALL='C', PYTHONUTF8='0', PYTHONCOERCECLOCALE='0')])
+def test_the_c_locale_shows_tables_and_takes_any_name(home, locale):
+    for line, code in ('distill model list', 0), ("distill model info '雨'", 1), ("distill history --models-dir '雨'", 0):
+        r = in_bash(home, line, **locale)
+        assert (r.returncode, b'Traceback' in r.stderr) == (code, False), r.stderr
+
+
+@pytest.mark.parametrize('line, code, said', [
+    ('distill model list > /dev/full', 1, b'Error: Cannot write the output: the disk is full'),
+    ('distill --help > /dev/full', 1, b'Error: Cannot write the output: the disk is full'),
+    ('distill model list --json > /dev/full', 1, b'Error: Cannot write the output: the disk is full'),
+    ('distill model list 2> /dev/full', 0, b''), ('distill model info nobody 2> /dev/full', 1, b''),
+    ('distill model list >&-', 0, b'4 models'), ('distill model list 2>&-', 0, b''), ('distill model list <&-', 0, b''),
+    ('distill model list <&- >&- 2>&-', 0, b''), ('distill model list | true', 0, b''),
+    ('distill model delete rain <&-', 1, b'Aborted')])
+def test_a_stream_that_is_full_or_closed_is_no_traceback(home, line, code, said):
+    before = sorted((home/'models').rglob('*.distillgan'))
+    r = in_bash(home, line)
+    assert r.returncode == code and said in r.stderr and b'Traceback' not in r.stderr and b'Exception' not in r.stderr, r
+    assert sorted((home/'models').rglob('*.distillgan')) == before

@@ -148,7 +148,7 @@ def _chunk(f, at, end, layout):
     named = all(32 <= c < 127 for c in name[:4]) and (layout.name == 4 or name[4:] == _W64_NAME)
     if at + len(head) > end or len(head) < layout.name + layout.size or not named: return None
     size = int.from_bytes(head[layout.name:], layout.order) - layout.counts
-    return _Chunk(name, at, at + len(head), size) if size >= 0 else None
+    return _Chunk(name, at, at + len(head), max(0, size))
 
 def _next_chunk(f, stop, start, end, layout):
     "The chunk after one that ends at `stop`; some programs forget the byte that aligns it"
@@ -227,7 +227,9 @@ def _wav_parts(f, contents, fmt, order):
     fact = contents.chunks.get(b'fact', b'') if contents.share == 1 else b''
     if not any(fact): fact = b''
     length = sum(map(len, contents.sound))
-    return [Part((_wav_header(fmt, length, fact, order), *contents.sound), 'wav', share=contents.share)]
+    block, samples = (int.from_bytes(fmt[i:i + 2], order) for i in (12, 18))   # bytes and samples, where some are coded together
+    frames = int(length/contents.share)//block*samples if code in (2, 0x11) and block else 0
+    return [Part((_wav_header(fmt, length, fact, order), *contents.sound), 'wav', frames, contents.share)]
 
 def _riff(f, start, end):
     order = 'big' if _at(f, start, 4) == b'RIFX' else 'little'
@@ -248,6 +250,7 @@ def _aiff(f, start, end):
     channels, stated, bits = struct.unpack('>hIh', comm[:8])
     if comm[18:22] in (b'', b'NONE', b'sowt', b'twos', b'raw ', b'in24', b'in32'):
         stated = length//max(1, channels*((bits + 7)//8))
+    stated = stated or 2**31 - 1
     body = form + _sized(b'COMM', comm[:2] + stated.to_bytes(4, 'big') + comm[6:], 'big')
     told = min(length + 8, 2**32 - 1)
     header = b'FORM' + min(len(body) + 8 + told, 2**32 - 1).to_bytes(4, 'big') + body + b'SSND' + told.to_bytes(4, 'big') + bytes(8)
@@ -262,7 +265,8 @@ def _svx(f, start, end):
     body = _at(f, start + 8, 4) + _sized(b'VHDR', voice, 'big')
     length = sum(map(len, contents.sound))
     header = b'FORM' + (len(body) + 8 + length).to_bytes(4, 'big') + body + b'BODY' + length.to_bytes(4, 'big')
-    return [Part((header, *contents.sound), 'iff', share=contents.share)]
+    parts = [Part((header, *contents.sound), 'iff', share=contents.share)]
+    return parts + (_svx(f, contents.end, end) if contents.end < end else [])
 
 def _caf(f, start, end):
     contents = _contents(f, start, end, _CAF)
@@ -271,20 +275,23 @@ def _caf(f, start, end):
               for name in (b'desc', b'kuki', b'pakt') if name in contents.chunks]
     length = sum(map(len, contents.sound)) + 4
     header = b'caff\0\1\0\0' + b''.join(chunks) + b'data' + struct.pack('>QI', length, 0)
-    return [Part((header, *contents.sound), 'caf', share=contents.share)]
+    frames = int.from_bytes(contents.chunks.get(b'pakt', b'')[8:16], 'big')
+    return [Part((header, *contents.sound), 'caf', frames, contents.share)]
 
-# %% ../../nbs/101_audio.containers.ipynb #c8dd49db
-def _stretch(start, stated, end):
+# %% ../../nbs/101_audio.containers.ipynb #1948110f
+def _stretch(f, start, stated, end):
     "The range of a sound, and which share of it is there, where its header states so many bytes"
     if not start < end: raise Damaged('none of its sound is there')
     there = end - start
     if stated <= 0 or stated >= 0x7fff_0000 and stated > there: stated = there
-    return range(start, min(end, start + stated)), min(1., there/stated)
+    stop = min(end, start + stated)
+    _check_rest(f, _skip_tags(f, stop, end), end, stop - start)
+    return range(start, stop), min(1., there/stated)
 
 def _au(f, start, end):
     order = 'big' if _at(f, start, 4) == b'.snd' else 'little'
     offset, stated = (int.from_bytes(_at(f, start + i, 4), order) for i in (4, 8))
-    sound, share = _stretch(start + max(24, offset), stated, end)
+    sound, share = _stretch(f, start + max(24, offset), stated, end)
     told = min(len(sound), 2**32 - 2).to_bytes(4, order)
     header = _at(f, start, 4) + (24).to_bytes(4, order) + told + _at(f, start + 12, 12)
     return [Part((header, sound), 'au', share=share)]
@@ -293,7 +300,7 @@ def _avr(f, start, end):
     header = _at(f, start, 128)
     if len(header) < 128: raise Damaged('none of its sound is there')
     channels, bits, frames = 2 if any(header[12:14]) else 1, header[15], int.from_bytes(header[26:30], 'big')
-    sound, share = _stretch(start + 128, frames*channels*bits//8, end)
+    sound, share = _stretch(f, start + 128, frames*channels*bits//8, end)
     return [Part((header, sound), 'avr', share=share)]
 
 def _nist(f, start, end):
@@ -301,8 +308,9 @@ def _nist(f, start, end):
     length = int(first[8:16]) if first[8:16].strip().isdigit() else 1024
     header = _at(f, start, min(length, 2**16))
     numbers = {k: int(v) for k, v in re.findall(rb'(?m)^(\w+) -i (-?\d+)', header)}
-    frame = numbers.get(b'channel_count', 1)*numbers.get(b'sample_n_bytes', 2)
-    sound, share = _stretch(start + length, numbers.get(b'sample_count', 0)*frame, end)
+    width = 1 if re.search(rb'(?m)^sample_coding .*[au]law', header) else numbers.get(b'sample_n_bytes', 2)
+    frame = numbers.get(b'channel_count', 1)*width
+    sound, share = _stretch(f, start + length, numbers.get(b'sample_count', 0)*frame, end)
     return [Part((header, sound), 'nistsphere', share=share)]
 
 # %% ../../nbs/101_audio.containers.ipynb #24fdeb52
@@ -311,9 +319,9 @@ _VOC_CODECS = {0: (1, 8), 4: (1, 16), 6: (6, 8), 7: (7, 8)}   # its number: that
 def _voc_blocks(f, start, end): # yields (format or None, bytes or range), the share that is there
     "The blocks of a VOC that are heard; a format is rate, channels, codec"
     at, extended = start + int.from_bytes(_at(f, start + 20, 2), 'little'), None
-    while at < end and (kind := _at(f, at, 1)[0]):
+    while at < end and 0 < (kind := _at(f, at, 1)[0]) <= 9:
         size, body = int.from_bytes(_at(f, at + 1, 3), 'little'), at + 4
-        if size in (0, 0xffffff) and kind in (1, 2, 9): size = end - body
+        if size in (0, 0xffffff) and kind in (1, 2, 9): size = end - body - (_at(f, end - 1, 1) == b'\0')
         stop, head = min(end, body + size), _at(f, body, 12)
         if len(head) < 4: return
         share = (stop - body)/size if size else 1.
@@ -327,6 +335,7 @@ def _voc_blocks(f, start, end): # yields (format or None, bytes or range), the s
         elif kind == 3: yield None, int.from_bytes(head[:2], 'little') + 1, share
         elif kind == 8: extended = 256_000_000//((65_536 - int.from_bytes(head[:2], 'little'))*(head[3] + 1)), head[3] + 1, head[2]
         at = body + size
+    if at < end: _check_rest(f, _skip_tags(f, at + (kind == 0), end), end, 0)
 
 def _voc(f, start, end):
     form, pieces, shares = None, [], []

@@ -18,6 +18,7 @@ def main() -> None:
     "The console command; exit codes: 0 done, 1 the user's mistake, 2 a wrong command line, 130 interrupted"
     try:
         from .commands import app
-        app()
+        from .shell import run
+        run(app)
     except KeyboardInterrupt:           # it may come while Python still imports
         sys.exit(130)

@@ -12,7 +12,7 @@ import typer
 from .shell import (
     MODEL, TRASHED, VOCODERS, AsJson, Commands, Model, Models, ModelsDir, Progress, choices, find_model, interruptible,
     note, option, print_json, print_table)
-from ..core import UserError, models_folder
+from ..core import UserError, models_folder, printable
 from ..library.card import TABLE_COLUMNS, ModelEntry
 from ..library.catalog import ModelLibrary, differences, differing_settings, repair_index
 from ..text import counted, duration_text
@@ -75,7 +75,7 @@ def list_(
     if as_json: print_json([entry.to_dict() for entry in found])
     else: print_table([*TABLE_COLUMNS, *shown], [[*entry.cells(), *_values(entry.settings, shown)] for entry in found])
     note(f'{len(found)} of {counted(len(library), "model")} in {library.folder}')
-    for file, why in library.unreadable.items(): note(f'Not a model: {file} ({why})')
+    for file, why in library.unreadable.items(): note(f'Not a model: {printable(file)} ({why})')
 
 # %% ../../nbs/940_cli.model.ipynb #ef3db5fc
 def _print_entry(entry: ModelEntry, as_json: bool) -> None:
@@ -237,9 +237,11 @@ def purge(model: Trashed = None, force: Force = False, models_dir: ModelsDir = N
     Example: distill model purge --force
     """
     library = _library(models_dir)
-    found = list(library.trash) if model is None else [library.trash.get(model)]
-    _confirm(f'Delete {counted(len(found), "model")} in the trash for good?', force)
-    purged = sum(library.purge(entry) for entry in found)
+    trash = library.trash
+    entry = None if model is None else trash.get(model)
+    n = 1 if entry else len(trash) + len(trash.unreadable)
+    _confirm(f'Delete {counted(n, "model")} in the trash for good?', force)
+    purged = library.purge(entry)
     if as_json: print_json(dict(purged=purged))
     else: note(f'{counted(purged, "model")} deleted for good.')
 
@@ -254,8 +256,9 @@ def repair(models_dir: ModelsDir = None, as_json: AsJson = False):
     """
     found = repair_index(models_folder(models_dir))
     if as_json: return print_json(asdict(found))
-    rows = [[file, 'added'] for file in found.added] + [[file, 'removed'] for file in found.removed]
-    rows += [[file, f'unreadable: {why}'] for file, why in found.unreadable.items()]
+    rows = [[printable(file), 'added'] for file in found.added]
+    rows += [[printable(file), 'removed'] for file in found.removed]
+    rows += [[printable(file), f'unreadable: {why}'] for file, why in found.unreadable.items()]
     if rows: print_table(['File', 'Result'], rows)
     note(f'The index is rebuilt: {found}.')
 
@@ -282,6 +285,6 @@ def verify(
         keys = 'name', 'model_id', 'path', 'why'
         print_json([dict(zip(keys, row), ok=not row[-1]) for row in found])
     else:
-        print_table(['Name', 'File', 'Result'], [[name, path.name, why or 'ok'] for name, _, path, why in found])
+        print_table(['Name', 'File', 'Result'], [[name, printable(path.name), why or 'ok'] for name, _, path, why in found])
     damaged = sum(bool(why) for *_, why in found)
     if damaged: raise UserError(f'Damaged: {damaged} of {counted(len(found), "file")}. Delete or replace them.')

@@ -4,7 +4,7 @@
 
 # %% ../../nbs/900_cli.shell.ipynb #bb11df54
 from __future__ import annotations
-import dataclasses, functools, inspect, json, os, re, shutil, sys, unicodedata, warnings
+import codecs, dataclasses, errno, functools, inspect, io, json, os, re, shutil, sys, unicodedata, warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,14 +12,15 @@ from typing import Annotated, Any, Optional, TextIO, get_type_hints
 import typer
 from typer.core import TyperGroup
 from .._docs import parameter_help
-from ..core import UserError
+from ..core import UserError, write_error
 from ..library.card import OldModelName
 from ..library.catalog import ModelLibrary, refuse_old_name
 
 # %% auto #0
 __all__ = ['AsJson', 'DEVICES', 'VOCODERS', 'MODEL', 'TRASHED', 'Model', 'Models', 'ModelsDir', 'Commands', 'note',
-           'print_json', 'console', 'text_width', 'print_table', 'program', 'shell_help', 'choices', 'option',
-           'model_names', 'is_word', 'refuse_v1', 'find_model', 'flat_options', 'Progress', 'is_main', 'interruptible']
+           'print_json', 'prepare_streams', 'run', 'console', 'text_width', 'print_table', 'program', 'shell_help',
+           'choices', 'option', 'model_names', 'is_word', 'refuse_v1', 'find_model', 'flat_options', 'Progress',
+           'is_main', 'interruptible']
 
 # %% ../../nbs/900_cli.shell.ipynb #0d67233b
 class Commands(TyperGroup):
@@ -39,8 +40,79 @@ def note(text: str = '') -> None:
 AsJson = Annotated[bool, typer.Option('--json', help='Print the result as JSON on stdout.')]
 
 def print_json(result: object) -> None:
-    "Print a result for a script, on stdout"
-    typer.echo(json.dumps(result, indent=2, ensure_ascii=False, allow_nan=False, default=str))
+    "Print a result for a script, on stdout; in ASCII where the stream cannot hold all of it"
+    as_json = functools.partial(json.dumps, result, indent=2, allow_nan=False, default=str)
+    text = as_json(ensure_ascii=False)
+    try: text.encode(sys.stdout.encoding)
+    except UnicodeEncodeError: text = as_json(ensure_ascii=True)
+    typer.echo(text)
+
+# %% ../../nbs/900_cli.shell.ipynb #5e110002
+_NEAREST = {'…': '...', '–': '-', '—': '-', '−': '-', '’': "'", '“': '"', '”': '"', '→': '->', '×': 'x', '·': '*'}
+
+def _nearest(e: UnicodeEncodeError) -> tuple[str, int]:
+    "What stands for a character that the encoding lacks, and where to go on: an error handler for `codecs`"
+    character = e.object[e.start]
+    letter = unicodedata.normalize('NFKD', character).encode('ascii', 'ignore').decode()
+    return _NEAREST.get(character) or letter or '?', e.start + 1
+
+def _nearest_or_byte(e: UnicodeEncodeError) -> tuple[str | bytes, int]:
+    "The same, but a byte that was no text is passed on"
+    code = ord(e.object[e.start])
+    return (bytes([code - 0xdc00]), e.start + 1) if 0xdc80 <= code <= 0xdcff else _nearest(e)
+
+codecs.register_error('distill', _nearest)
+codecs.register_error('distill-bytes', _nearest_or_byte)
+
+def _ascii(name: str) -> codecs.CodecInfo | None:
+    "ASCII under another name: where typer meets it under its own, it writes UTF-8"
+    c = codecs.lookup('ascii')
+    parts = c.encode, c.decode, c.streamreader, c.streamwriter, c.incrementalencoder, c.incrementaldecoder
+    return codecs.CodecInfo(*parts, name='only-ascii') if name == 'only_ascii' else None
+
+codecs.register(_ascii)
+
+# %% ../../nbs/900_cli.shell.ipynb #5e110005
+class _Stream(io.TextIOWrapper):
+    "Stdout or stderr, with what to do when it cannot be written"
+    must_be_written = True
+
+    def write(self, text: str) -> int:
+        try: return super().write(text)
+        except OSError as e: return self._fail(e)
+
+    def flush(self) -> None:
+        try: super().flush()
+        except OSError as e: self._fail(e)
+
+    def _fail(self, e: OSError) -> int:
+        "Fail in a sentence, or never again"
+        if e.errno == errno.EPIPE and self.must_be_written: raise e     # typer ends the command without a word
+        os.dup2(os.open(os.devnull, os.O_WRONLY), self.fileno())
+        if self.must_be_written: raise write_error('the output', e) from e
+        return 0
+
+class _Notes(_Stream):
+    "Stderr"
+    must_be_written = False
+
+def prepare_streams() -> None:
+    "Make stdin, stdout and stderr fit for a command"
+    for name in 'stdin', 'stdout', 'stderr':
+        if getattr(sys, name) is None: setattr(sys, name, open(os.devnull, 'r' if name == 'stdin' else 'w'))
+    for name, kind in dict(stdout=_Stream, stderr=_Notes).items():
+        stream = getattr(sys, name)
+        encoding = 'only-ascii' if codecs.lookup(stream.encoding).name == 'ascii' else stream.encoding
+        how = dict(encoding=encoding, errors='distill' if stream.isatty() else 'distill-bytes')
+        setattr(sys, name, kind(stream.detach(), **how, line_buffering=stream.line_buffering))
+
+def run(app: typer.Typer) -> None:
+    "Run the command line as a program; help that cannot be written is an error in a sentence too"
+    prepare_streams()
+    try: app()
+    except UserError as e:
+        note(f'Error: {e}')
+        sys.exit(1)
 
 # %% ../../nbs/900_cli.shell.ipynb #08133d95
 def console(stream: TextIO, **options: Any):

@@ -12,6 +12,7 @@ import typer
 from .shell import (
     DEVICES, AsJson, ModelsDir, Progress, interruptible, is_main, note, option, print_json, print_table, program)
 from ..core import choose_device, free_names, write_error
+from ..library.unfinished import find_unfinished
 from ..text import counted, duration_text
 if TYPE_CHECKING:
     from distill.audio.corpus import Corpus
@@ -65,16 +66,19 @@ def _error(record: Record) -> str:
     return f'held-out error {record.held_out:.2f}'
 
 def _train(
-    corpus: Corpus, name: str, models_dir: Path | None, resume_with: str, *,
+    folder: Path, name: str, models_dir: Path | None, resume_with: str, *,
     steps: int | None, minutes: float | None = None, preset: str = 'auto', device: str = 'auto', **settings: Any,
 ) -> Model:
     "Train with a bar; after Ctrl-C, say how to resume"
     from distill.pipeline import train_model
-    if is_main(): note(_plan(corpus, steps, minutes, preset, device))
-    interrupted = f'Interrupted; nothing is lost. {resume_with}'
-    with training_progress(_error, lambda: interrupted, 'now finding the sliders') as show:
-        return train_model(corpus, name, models_dir, steps=steps, minutes=minutes, preset=preset, device=device,
-                           progress=show, **settings)
+    def opened(corpus: Corpus) -> None:
+        if is_main(): note(_plan(corpus, steps, minutes, preset, device))
+    def interrupted() -> str:
+        if find_unfinished(name, models_dir) is None: return 'Interrupted before the first step; nothing was learned.'
+        return f'Interrupted; nothing is lost. {resume_with}'
+    with training_progress(_error, interrupted, 'now finding the sliders') as show:
+        return train_model(folder, name, models_dir, steps=steps, minutes=minutes, preset=preset, device=device,
+                           progress=show, opened=opened, **settings)
 
 # %% ../../nbs/910_cli.train.ipynb #63ca1d43
 _TRAIN = 'distill.pipeline.train_model'
@@ -105,9 +109,8 @@ def train(
     Example:
       distill train ~/sounds/rain --name rain --minutes 5
     """
-    from distill.audio.corpus import Corpus
     model = _train(
-        Corpus(folder), name, models_dir, 'Run the same command with --resume to continue.',
+        folder, name, models_dir, 'Run the same command with --resume to continue.',
         minutes=minutes, steps=steps, seed=seed, resume=resume, device=device, preset=preset,
         preview_interval=preview_interval)
     if not is_main(): return
@@ -173,17 +176,15 @@ def demo(
     Example:
       distill demo --out first-try
     """
-    from distill.audio.corpus import Corpus
     from distill.audio.demo import demo_corpus
     from distill.generation.sounds import save_new
-    from distill.pipeline import checkpoint_path
     sounds, models = out/'sounds', out/'models'
     note(f'1  Making example sounds in {sounds}')
     try: demo_corpus(sounds, seed)
     except OSError as e: raise write_error(sounds, e) from e
     note('2  Training on them')
-    resume = checkpoint_path(models, 'demo').exists()
-    model = _train(Corpus(sounds), 'demo', models, 'Run the same command to continue.',
+    resume = find_unfinished('demo', models) is not None
+    model = _train(sounds, 'demo', models, 'Run the same command to continue.',
                    steps=steps, seed=seed, resume=resume)
     if not is_main(): return
     note('3  Generating three sounds of 1, 2 and 3 seconds')

@@ -75,20 +75,19 @@ def train_vocoder(
       distill train-vocoder rain ~/sounds/rain --minutes 2
     """
     file = find_model(model, models_dir)
-    from distill.audio.corpus import Corpus
     from distill.pipeline import bundle_vocoder
     force = force or not resume and _may_replace(file)
-    corpus = Corpus(folder)
-    if is_main(): note(corpus.report())
+    def opened(corpus):
+        if is_main(): note(corpus.report())
     def interrupted():
         if 'checkpoint' not in _vocoder_state(file): return 'Interrupted before the first step; the model is unchanged.'
         return 'Interrupted; nothing is lost. Run the same command with --resume to continue.'
     with training_progress(_distance, interrupted) as show:
         made = bundle_vocoder(
-            file, corpus, type, steps=steps, minutes=minutes, epochs=epochs, lr=lr, batch_size=batch_size,
+            file, folder, type, steps=steps, minutes=minutes, epochs=epochs, lr=lr, batch_size=batch_size,
             discriminators=discriminators, checkpoint_interval=checkpoint_interval, resume=resume, force=force,
             device=device, seed=seed, models_dir=models_dir, plan=lambda plan: note(str(plan)), progress=show,
-            preview_interval=preview_interval, start=start, bf16=bf16)
+            preview_interval=preview_interval, opened=opened, start=start, bf16=bf16)
     if not is_main(): return
     if as_json: return print_json(_facts(made))
     note(made.vocoder().why)

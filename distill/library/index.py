@@ -17,7 +17,7 @@ __all__ = ['Rows', 'TROUBLE', 'SELECT_ENTRIES', 'stored', 'given_back', 'IndexFi
            'FolderIndex', 'fold', 'LibraryIndex', 'note_file']
 
 # %% ../../nbs/615_library.index.ipynb #470fd307
-from ..core import MissingFile, UserError, printable
+from ..core import MissingFile, printable
 from .card import CANNOT_READ, MODEL_FILE_EXTENSION, ModelEntry, file_facts, read_card
 
 # %% ../../nbs/615_library.index.ipynb #b7e7670c
@@ -318,8 +318,8 @@ class FolderIndex:
             make an index where there is none, unless the folder is empty
         """
         self.note = ''
-        self.database.memory = None
-        if not self.database.path.exists() and not (make and self.scan()): self.database.use_memory()
+        if self.database.path.exists() or make and self.scan(): self.database.memory = None
+        elif self.database.memory is None: self.database.use_memory()
         for attempt in range(3):
             try:
                 self.database.prepare()

@@ -4,7 +4,6 @@
 
 # %% ../../nbs/335_models.discriminators.ipynb #47a9d7a0
 from __future__ import annotations
-import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -233,10 +232,10 @@ def generator_loss(
 def phase_augment(
     x: torch.Tensor,
     y: torch.Tensor,
-    generator: torch.Generator,
+    angle: torch.Tensor,
     n: int = 1024,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Two sounds with all phases turned by the same random angle
+    """Two sounds with all phases turned by the same angle
 
     Parameters
     ----------
@@ -244,13 +243,12 @@ def phase_augment(
         (b,t) a sound, or a batch of them
     y : torch.Tensor
         (b,t) another
-    generator : torch.Generator
-        of the angles, on the CPU
+    angle : torch.Tensor
+        (b,) radians, from 0 to 2π
     n : int
         samples in the Fourier window
     """
-    angle = 2*math.pi*torch.rand(len(x), 1, 1, generator=generator).to(x.device)
-    turn = torch.polar(torch.ones_like(angle), angle)
+    turn = torch.polar(torch.ones_like(angle), angle)[:, None, None]
     window = torch.hann_window(n, device=x.device)
     def turned(x):
         s = torch.stft(x.float(), n, n//4, window=window, pad_mode='constant', return_complex=True)

@@ -4,7 +4,7 @@
 
 # %% ../../nbs/630_models.persistence.ipynb #d3e364af
 from __future__ import annotations
-import errno, json, shutil
+import errno, json, os, shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -181,10 +181,10 @@ def find_model(
         raise UserError(f'The model {model.name!r} was not saved, so it has no file: save it first.')
     if isinstance(model, ModelEntry): return model.path
     if not isinstance(model, (str, Path)):
-        raise UserError(f'{model!r} is no model: give its name, its id, its file or the loaded model.')
+        raise UserError(f'{model!r} is not a model: give its name, its id, its file or the loaded model.')
     path = Path(model)
     elsewhere = path.suffix == MODEL_FILE_EXTENSION and path.name != str(model)
-    if path.is_file() or elsewhere: return path
+    if os.path.isfile(path) or elsewhere: return path
     return ModelLibrary(models_dir).get(str(model)).path
 
 def _check_net(net, path):

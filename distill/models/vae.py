@@ -5,11 +5,11 @@
 # %% ../../nbs/310_models.vae.ipynb #c4fe4877
 from __future__ import annotations
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 # %% auto #0
-__all__ = ['AllReduce', 'VAEConfig', 'FrameNorm', 'Residual', 'level', 'pool_levels', 'spread_levels', 'make_encoder',
+__all__ = ['VAEConfig', 'FrameNorm', 'Residual', 'level', 'pool_levels', 'spread_levels', 'make_encoder',
            'make_decoder', 'init_weights', 'ConvVAE', 'mel_loss', 'kl_divergence', 'vae_loss']
 
 # %% ../../nbs/310_models.vae.ipynb #ad12e8ae
@@ -312,7 +312,7 @@ def kl_divergence(
     mu: torch.Tensor,
     logvar: torch.Tensor,
 ) -> torch.Tensor:
-    """What each latent number carries beyond a standard normal, the mean over sounds and moments
+    """What each latent number of a sound carries beyond a standard normal, the mean over its moments
 
     Parameters
     ----------
@@ -324,20 +324,17 @@ def kl_divergence(
     Returns
     -------
     torch.Tensor
-        (z,) nats
+        (b,z) nats
     """
-    return .5*(mu.square() + logvar.exp() - 1 - logvar).mean((0, 2))
+    return .5*(mu.square() + logvar.exp() - 1 - logvar).mean(2)
 
 # %% ../../nbs/310_models.vae.ipynb #1c01c60d
-AllReduce = Callable[[torch.Tensor], torch.Tensor]
-
 def vae_loss(
     net: ConvVAE,
     mel: torch.Tensor,
     noise: torch.Tensor | torch.Generator | None = None,
     kl_weight: float = .02,
     free_bits: float = .05,
-    all_reduce: AllReduce | None = None,
     noisy: torch.Tensor | None = None,
     loud: float = 4.,
     fine_weight: float = 4.,
@@ -354,9 +351,7 @@ def vae_loss(
     kl_weight : float
         weight of `kl` in the total, β
     free_bits : float
-        nats each latent number may carry for nothing
-    all_reduce : AllReduce | None
-        mean of a tensor over the processes that share the batch; None: one process
+        nats each latent number of a sound may carry for nothing
     noisy : torch.Tensor | None
         (b,m,f) what the encoder sees; None: `mel`
     loud : float
@@ -366,7 +361,5 @@ def vae_loss(
     """
     out, mu, logvar = net(mel if noisy is None else noisy, noise)
     recon, fine = mel_loss(out, mel, net.std, loud)
-    nats = kl_divergence(mu, logvar)
-    if all_reduce: nats = nats + (all_reduce(nats.detach()) - nats.detach())   # everybody's value, one's own gradients
-    kl = nats.clamp(min=free_bits).mean()
+    kl = kl_divergence(mu, logvar).clamp(min=free_bits).mean()
     return dict(loss=recon + fine_weight*fine + kl_weight*kl, recon=recon, fine=fine, kl=kl)

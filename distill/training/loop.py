@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 # %% auto #0
-__all__ = ['T', 'CHECKPOINT_MARKER', 'CHECKPOINT_VERSION', 'Checkpoint', 'StepConfig', 'Progress', 'Task', 'plain',
-           'checkpoint_contents', 'read_checkpoint', 'CheckpointStore', 'CheckpointFile', 'Record', 'check_budget',
-           'fit']
+__all__ = ['T', 'CHECKPOINT_MARKER', 'CHECKPOINT_VERSION', 'Checkpoint', 'StepConfig', 'Progress', 'Task',
+           'split_batch', 'plain', 'checkpoint_contents', 'read_checkpoint', 'CheckpointStore', 'CheckpointFile',
+           'Record', 'check_budget', 'fit']
 
 # %% ../../nbs/410_training.loop.ipynb #43758fa2
 import torch
@@ -23,13 +23,17 @@ from torch.nn.utils import clip_grad_norm_
 from ..archive import Archive, ArchiveError, archive_bytes, to_plain
 from ..core import MissingFile, UserError, atomic_write, choose_device, hold_interrupt, make_generator
 from ..text import counted
+from ..threads import Pace, parallel, use_threads
 from .lock import TrainingLock, is_main_process
 
 # %% ../../nbs/410_training.loop.ipynb #0ac12146
 def _processes(device: str) -> Any:
     "The processes that train together, an `accelerate.Accelerator`; None for one alone, which does not import it"
     if int(os.environ.get('WORLD_SIZE') or 1) < 2: return None
-    from accelerate import Accelerator
+    try: from accelerate import Accelerator
+    except ImportError:
+        needs = "One training on several devices needs the package accelerate: pip install 'distill[devices]'."
+        raise UserError(needs) from None
     processes = Accelerator(cpu=choose_device(device).type == 'cpu')
     atexit.register(processes.end_training)    # a process that ends with its connections open may be aborted
     return processes
@@ -38,7 +42,7 @@ def _processes(device: str) -> Any:
 class StepConfig(Protocol):
     "Settings that every kind of training has"
     @property
-    def batch(self) -> int: "Examples a step, of all processes together"
+    def batch(self) -> int: "Examples a step, of all threads and processes together"
     @property
     def lr(self) -> float: "Learning rate"
     @property
@@ -74,7 +78,7 @@ T = TypeVar('T', float, torch.Tensor, dict[str, torch.Tensor])
 
 # %% ../../nbs/410_training.loop.ipynb #4559e8c3
 class Task:
-    """A net in training: what it learns, the processes that share it, and its steps
+    """A net in training: what it learns, who computes it, and its steps
 
     Parameters
     ----------
@@ -85,6 +89,7 @@ class Task:
     kind = 'task'                   # of training, as its checkpoints say
     objective = 'loss'              # which of the losses the net descends
     max_grad_norm = 1.              # gradients with a larger norm are scaled down to it
+    shard = 8                       # examples that one thread computes, at least
     patience = 0                    # epochs without a better score after which training ends; 0: it goes on
     default_steps = 1000            # optimizer steps where no budget is given
     reference: float | None = None  # the score without any training, where there is such a thing
@@ -97,13 +102,13 @@ class Task:
         self.cfg, self.epoch, self.batch_size = cfg, cfg.epoch, cfg.batch
         self.done, self.progress = 0, Progress()          # steps; and what they gave
         self.random = make_generator(cfg.seed)            # on the CPU: every device sees the same batches
+        self.pace = Pace()                                # threads that its shards are fastest on
         self.processes = _processes(device)
         self.device = self.processes.device if self.processes else choose_device(device)
         n = self.processes.num_processes if self.processes else 1
         if cfg.batch % n:
             remedy = f'give a batch that is a multiple of {n}'
             raise UserError(f'{counted(cfg.batch, "crop")} a step cannot be shared by {n} processes: {remedy}.')
-        self.shard = slice(self.processes.process_index, None, n) if self.processes else slice(None)  # of a batch
 
     def begin(self, net: nn.Module) -> None:
         "Begin with a net: its running mean, and its weights as the best so far"
@@ -116,11 +121,11 @@ class Task:
         self.best = {k: v.detach().clone() for k, v in self.average.state_dict().items()}
 
     def batch(self) -> Any:
-        "This process's shard of the next batch"
+        "The next examples"
         raise NotImplementedError
 
     def losses(self, batch: Any) -> dict[str, torch.Tensor]:
-        "Scalars by name, among them the `objective`"
+        "Scalars by name, among them the `objective`: means over the examples of a batch, or of a part of one"
         raise NotImplementedError
 
     def score(self) -> float | None:
@@ -149,13 +154,54 @@ class Task:
         mean = self.all_reduce(torch.cat([g.flatten() for g in grads]))
         for own, shared in zip(grads, mean.split([g.numel() for g in grads])): own.copy_(shared.view_as(own))
 
+    def shards(self, batch: Any) -> list[Any]:
+        "This process's shards of a batch"
+        n = self.processes.num_processes if self.processes else 1
+        own = split_batch(batch, n)[self.processes.process_index if self.processes else 0]
+        size = self.batch_size//n
+        fitting = [k for k in (4, 2) if size % k == 0 and size//k >= self.shard] if self.device.type == 'cpu' else []
+        return split_batch(own, fitting[0] if fitting else 1)
+
+    def learn(self,
+        net: nn.Module,
+        losses: Callable[[Any], dict[str, torch.Tensor]],
+        objective: str,
+        shards: list[Any],
+        pace: Pace,
+    ) -> dict[str, torch.Tensor]:
+        """The mean losses of shards, and the gradients of a net
+
+        Parameters
+        ----------
+        net : nn.Module
+            whose gradients are put in place
+        losses : Callable[[Any], dict[str, torch.Tensor]]
+            of a shard
+        objective : str
+            which of them is descended
+        shards : list[Any]
+        pace : Pace
+            of this work
+        """
+        weights = [p for p in net.parameters() if p.requires_grad]
+        def of_shard(shard):
+            parts = losses(shard)
+            gradients = torch.autograd.grad(parts[objective], weights, allow_unused=True)
+            return {k: v.detach() for k, v in parts.items()}, gradients
+        parts, gradients = zip(*parallel(of_shard, shards, pace))
+        for p, found in zip(weights, zip(*gradients)):
+            p.grad = None if found[0] is None else sum(found[1:], found[0])/len(shards)
+        self.average_gradients(net)
+        return {k: torch.stack([part[k] for part in parts]).mean() for k in parts[0]}
+
+    def learn_batch(self, batch: Any) -> dict[str, torch.Tensor]:
+        "The losses of a batch and the net's gradients"
+        return self.learn(self.net, self.losses, self.objective, self.shards(batch), self.pace)
+
     def _try_gradients(self) -> dict[str, torch.Tensor] | None:
-        "The losses of a batch and the net's gradients; None where memory does not suffice for the batch and half may"
+        "The losses of the next batch and the net's gradients; None where memory suffices for half of it at most"
         self.net.zero_grad(set_to_none=True)
-        try:
-            parts = self.losses(self.batch())
-            parts[self.objective].backward()
-            return parts
+        try: return self.learn_batch(self.batch())
         except (RuntimeError, MemoryError) as e:
             if not _no_memory(e): raise
             if self.batch_size > 1 and not self.processes: return None
@@ -164,7 +210,7 @@ class Task:
             raise UserError(f'There is not enough memory for {crops} a step: {remedy}.') from e
 
     def gradients(self) -> dict[str, torch.Tensor]:
-        "The losses of a batch and the net's gradients, on a smaller batch where memory does not suffice"
+        "The losses of the next batch and the net's gradients, on a smaller batch where memory does not suffice"
         before = self.random.get_state()
         while (parts := self._try_gradients()) is None:
             crops, half = counted(self.batch_size, 'crop'), self.batch_size//2
@@ -173,12 +219,12 @@ class Task:
             self.random.set_state(before)
         return parts
 
+    @use_threads()
     def step(self) -> dict[str, float]:
         "One step of the optimizer; the losses as numbers"
         warmup = min(1, (self.done + 1)/self.cfg.lr_warmup)
         for group in self.optimizer.param_groups: group['lr'] = self.cfg.lr*warmup
         parts = self.gradients()
-        self.average_gradients(self.net)
         clip_grad_norm_(self.net.parameters(), self.max_grad_norm)
         self.optimizer.step()
         self.done += 1
@@ -210,6 +256,24 @@ class Task:
         self.random.set_state(state['random'])
         self.best = {k: v.to(self.device) for k, v in state['model_state_dict'].items()}
         self.done, self.batch_size = state['done'], state['batch']
+
+# %% ../../nbs/410_training.loop.ipynb #5a8d0002
+def split_batch(
+    batch: Any,
+    n: int,
+) -> list[Any]:
+    """A batch in `n` parts of the same form, along the first axis
+
+    Parameters
+    ----------
+    batch : Any
+        a tensor, or a tuple of tensors
+    n : int
+    """
+    if batch is None: return [None]*n
+    if isinstance(batch, torch.Tensor): return list(batch.chunk(n))
+    parts = zip(*(split_batch(tensors, n) for tensors in batch))
+    return [type(batch)(*part) if hasattr(batch, '_fields') else tuple(part) for part in parts]
 
 # %% ../../nbs/410_training.loop.ipynb #595f7db3
 _NO_MEMORY = "can't allocate memory", 'out of memory', 'ALLOC_FAILED'
@@ -428,8 +492,9 @@ def fit(
     most_steps = math.inf if steps is None else steps
     task.progress = _begin(task, checkpoint, resume)
     while task.done < most_steps and task.progress.seconds < most_seconds and not _out_of_patience(task):
-        _train_epoch(task, checkpoint, stop)
-        record = _close_epoch(task)
+        with use_threads():
+            _train_epoch(task, checkpoint, stop)
+            record = _close_epoch(task)
         if checkpoint is not None: checkpoint.save(checkpoint_contents(task))
         steps_left, seconds_left = most_steps - record.step, most_seconds - record.seconds
         record.eta = max(0., min(record.seconds/record.step*steps_left, seconds_left))

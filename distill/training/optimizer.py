@@ -13,6 +13,7 @@ __all__ = ['orthogonalize', 'Muon']
 # %% ../../nbs/420_training.optimizer.ipynb #b813a112
 import torch
 from torch import nn
+from ..threads import Pace, parallel
 
 # %% ../../nbs/420_training.optimizer.ipynb #7a1c90e2
 def orthogonalize(
@@ -69,31 +70,38 @@ class Muon(torch.optim.Optimizer):
         kernels = [p for p in params if p.ndim > 2]
         others = [p for p in params if p.ndim < 3]
         super().__init__(kernels, dict(lr=lr, momentum=momentum, weight_decay=weight_decay))
+        self.pace = Pace()
         self.adamw = torch.optim.AdamW(others, lr, betas=(.9, .99), weight_decay=weight_decay, fused=True)
 
-    def _by_shape(self) -> dict[torch.Size, list[tuple[nn.Parameter, torch.Tensor]]]:
-        "Weights and their gradients with momentum, as matrices, by shape"
-        momentum, groups = self.param_groups[0]['momentum'], {}
+    def _groups(self) -> list[list[tuple[nn.Parameter, torch.Tensor]]]:
+        "Weights and their gradients with momentum as matrices, up to four of a shape"
+        momentum, by_shape = self.param_groups[0]['momentum'], {}
         for p in self.param_groups[0]['params']:
             if p.grad is None: continue
             mean = self.state[p].setdefault('mean', torch.zeros_like(p))
             mean.lerp_(p.grad, 1 - momentum)
             gradient = p.grad.lerp(mean, momentum)
-            groups.setdefault(p.shape, []).append((p, gradient.flatten(1)))
-        return groups
+            by_shape.setdefault(p.shape, []).append((p, gradient.flatten(1)))
+        return [same[i:i + 4] for same in by_shape.values() for i in range(0, len(same), 4)]
+
+    def _move(self, group: list[tuple[nn.Parameter, torch.Tensor]]) -> None:
+        "Move weights of one shape"
+        lr, weight_decay = self.param_groups[0]['lr'], self.param_groups[0]['weight_decay']
+        gradients = torch.stack([g for _, g in group])
+        length = .2*max(gradients.shape[1:])**.5                   # about AdamW's
+        for (p, _), direction in zip(group, orthogonalize(gradients)*length):
+            p.mul_(1 - lr*weight_decay)
+            p.sub_(direction.view_as(p), alpha=lr)
 
     @torch.no_grad()
     def step(self) -> None:  # type: ignore[override]
         "Move all weights"
-        lr, weight_decay = self.param_groups[0]['lr'], self.param_groups[0]['weight_decay']
-        self.adamw.param_groups[0]['lr'] = lr
+        self.adamw.param_groups[0]['lr'] = self.param_groups[0]['lr']
         self.adamw.step()
-        for group in self._by_shape().values():
-            gradients = torch.stack([g for _, g in group])
-            length = .2*max(gradients.shape[1:])**.5               # about AdamW's
-            for (p, _), direction in zip(group, orthogonalize(gradients)*length):
-                p.mul_(1 - lr*weight_decay)
-                p.sub_(direction.view_as(p), alpha=lr)
+        groups = self._groups()
+        if groups and groups[0][0][0].device.type == 'cpu': parallel(self._move, groups, self.pace)
+        else:
+            for group in groups: self._move(group)
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         "Forget the gradients of all weights"

@@ -6,10 +6,10 @@
 from __future__ import annotations
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 # %% auto #0
-__all__ = ['crops', 'cut_crops', 'CropSampler', 'VAETraining', 'has_bfloat16']
+__all__ = ['crops', 'cut_crops', 'CropSampler', 'VAETraining', 'Crops', 'has_bfloat16']
 
 # %% ../../nbs/430_training.vae.ipynb #45811959
 import torch
@@ -20,6 +20,7 @@ from ..features.mel import Mel, MelConfig
 from ..models.vae import ConvVAE, VAEConfig, vae_loss
 from .loop import Task, plain
 from .optimizer import Muon
+from ..threads import parallel, use_threads
 from .plan import TrainConfig, corpus_facts, default_steps
 
 # %% ../../nbs/430_training.vae.ipynb #90792b12
@@ -186,6 +187,7 @@ class VAETraining(Task):
     net: ConvVAE
     average: ConvVAE
 
+    @use_threads()
     def __init__(self,
         corpus: Corpus,
         mel: MelConfig = MelConfig(),
@@ -196,7 +198,7 @@ class VAETraining(Task):
         super().__init__(cfg, device)
         self.mel = Mel(mel).to(self.device)
         self.train_files, self.held_out_files = corpus.split(cfg.hold_out, cfg.seed)
-        mels = [self._mel(corpus[i]) for i in range(len(corpus))]
+        mels = parallel(self._mel, (corpus[i] for i in range(len(corpus))))
         self.crops = CropSampler([mels[i] for i in self.train_files], self.mel, cfg)
         self.mels = self.crops.mels       # of the sounds it learns
         per_file = -(-96//max(1, len(self.held_out_files)))
@@ -213,22 +215,13 @@ class VAETraining(Task):
         "The log mel of a sound, on the device"
         return self.mel(x[None].to(self.device))[0]
 
-    def batch(self) -> torch.Tensor: # (b,m,frames)
-        "This process's shard of the next crops"
-        return self.crops(self.batch_size, self.random)[self.shard]
-
-    def losses(self, x: torch.Tensor) -> dict[str, torch.Tensor]: # (b,m,frames)
-        "Scalars `recon`, `fine`, `kl` and their total, `loss`"
-        cfg, z = self.cfg, self.net.cfg
-        generator = self._device_generator()
-        shape = self.batch_size, z.latent, z.steps(cfg.frames)
-        noise = torch.randn(shape, generator=generator, device=self.device)[self.shard]
-        noisy = self._with_noise(x, generator)
-        kl_weight = self.kl_weight*min(1, self.done/cfg.kl_warmup)
-        fine_weight = cfg.fine_weight*min(1, self.done/cfg.fine_warmup)**2
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=cfg.bf16 and has_bfloat16(self.device)):
-            return vae_loss(self.net, x, noise, kl_weight, cfg.free_bits, self.all_reduce,
-                            noisy, cfg.loud_weight, fine_weight)
+    def batch(self) -> Crops:
+        "The next crops"
+        mel = self.crops(self.batch_size, self.random)
+        generator, z = self._device_generator(), self.net.cfg
+        shape = self.batch_size, z.latent, z.steps(self.cfg.frames)
+        noise = torch.randn(shape, generator=generator, device=self.device)
+        return Crops(mel, self._with_noise(mel, generator), noise)
 
     def _device_generator(self) -> torch.Generator:
         "The generator of a step's noise, where the noise is needed"
@@ -241,7 +234,16 @@ class VAETraining(Task):
         how: dict[str, Any] = dict(generator=generator, device=self.device)
         deviation = self.cfg.noise*math.log(10)/20*torch.rand(self.batch_size, 1, 1, **how)
         error = torch.randn(self.batch_size, *x.shape[1:], **how)
-        return (x + (deviation*error - deviation**2)[self.shard]).clamp(min=self.mel.silence)
+        return (x + deviation*error - deviation**2).clamp(min=self.mel.silence)
+
+    def losses(self, batch: Crops) -> dict[str, torch.Tensor]:
+        "Scalars `recon`, `fine`, `kl` and their total, `loss`"
+        cfg = self.cfg
+        kl_weight = self.kl_weight*min(1, self.done/cfg.kl_warmup)
+        fine_weight = cfg.fine_weight*min(1, self.done/cfg.fine_warmup)**2
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=cfg.bf16 and has_bfloat16(self.device)):
+            return vae_loss(self.net, batch.mel, batch.noise, kl_weight, cfg.free_bits, batch.noisy,
+                            cfg.loud_weight, fine_weight)
 
     def step(self) -> dict[str, float]:
         "A step, and `kl_weight` a little up or down, as the latent carries more or less than its target"
@@ -258,7 +260,7 @@ class VAETraining(Task):
         "Mean absolute log-mel error (nats) of the averaged weights on the held-out files, which count alike"
         if not self.held_out: return None
         def error(x): return (self.average.decode(self.average.encode(x)[0]) - x).abs().mean((1, 2))   # (b,)
-        errors = torch.cat([error(x) for x in torch.cat(self.held_out).split(32)])
+        errors = torch.cat(parallel(error, torch.cat(self.held_out).split(8 if self.device.type == 'cpu' else 96)))
         by_file = [e.mean() for e in errors.split([len(x) for x in self.held_out])]
         return self.all_reduce(torch.stack(by_file).mean().item())
 
@@ -284,6 +286,23 @@ class VAETraining(Task):
         self.kl_weight = state['kl_weight']
 
 # %% ../../nbs/430_training.vae.ipynb #5c315b78
+class Crops(NamedTuple):
+    """What a step learns from
+
+    Parameters
+    ----------
+    mel : torch.Tensor
+        (b,m,frames) to be drawn
+    noisy : torch.Tensor
+        (b,m,frames) what the encoder sees
+    noise : torch.Tensor
+        (b,z,steps) of the latent
+    """
+    mel: torch.Tensor
+    noisy: torch.Tensor
+    noise: torch.Tensor
+
+# %% ../../nbs/430_training.vae.ipynb #5a8d0103
 def has_bfloat16(device: torch.device) -> bool:
     "Whether a device computes in bfloat16 by itself; elsewhere it is imitated, slower than float32"
     if device.type == 'cuda': return torch.cuda.is_bf16_supported(including_emulation=False)

@@ -29,6 +29,7 @@ from ..models.discriminators import (
     Answer, DiscriminatorConfig, Discriminators, discriminator_loss, generator_loss, phase_augment)
 from ..models.vocoders import Base, GriffinLim, Unfit, Vocoder, VocoderState, load_vocoder
 from ..text import counted, duration_text
+from ..threads import Pace, parallel, use_threads
 from .loop import Record, Task, check_budget, fit, plain
 from .plan import corpus_facts
 
@@ -107,10 +108,13 @@ class Example(NamedTuple):
         (b,m,f)
     phase : torch.Tensor | None
         (b,k',f) radians, of the bins up to k'; None: not needed
+    angle : torch.Tensor | None
+        (b,) radians by which discriminators hear all phases turned; None: they do not
     """
     sound: torch.Tensor
     mel: torch.Tensor           # (b,m,f)
     phase: torch.Tensor | None
+    angle: torch.Tensor | None = None
 
 def make_example(
     x: torch.Tensor,  # (t,)
@@ -205,7 +209,7 @@ def start_settings(
     mel : Mel
     """
     if not isinstance(start, dict):
-        raise UserError('start is no vocoder: give the `vocoder_state` of a model that has a vocoder of its own.')
+        raise UserError('start is not a vocoder: give the `vocoder_state` of a model that has a vocoder of its own.')
     if start['type'] != type:
         remedy = 'leave it out, or give one of that type'
         raise UserError(f"The vocoder to start from is of type {start['type']!r}, not {type!r}: {remedy}.")
@@ -227,10 +231,12 @@ class VocoderTraining(Task):
         a vocoder to begin with, of the same type and mel settings
     """
     kind, objective = 'vocoder', 'generator'
+    shard = 2                                # crops that one thread computes, at least
     cfg: VocoderConfig
     net: Fourier | HiFiGAN
     average: Fourier | HiFiGAN
 
+    @use_threads()
     def __init__(self,
         corpus: Corpus,
         mel: MelConfig = MelConfig(),
@@ -265,23 +271,25 @@ class VocoderTraining(Task):
         "The sounds to learn, how often each is chosen, and those that are held out: at most twelve, of two seconds"
         sample_rate = self.mel.cfg.sample_rate
         learned, held_out = corpus.split(self.cfg.hold_out, self.cfg.seed)
-        self.sounds = [self._example(corpus[i]) for i in learned]
+        self.sounds = parallel(self._example, (corpus[i] for i in learned))
         self.weights = torch.tensor([max(.3, s.sound.shape[-1]/sample_rate)**.5 for s in self.sounds])
         every = -(-len(held_out)//12) or 1
-        self.held_out = [self._example(corpus[i][:2*sample_rate]) for i in held_out[::every]]
+        self.held_out = parallel(self._example, (corpus[i][:2*sample_rate] for i in held_out[::every]))
 
     def _begin_discriminators(self) -> None:
         "Discriminators and their optimizer, where there are to be any"
         self.discriminators: Any = None           # `Discriminators`, or None
         self.discriminator_optimizer: Any = None
+        self.discriminator_pace = Pace()          # threads that their shards are fastest on
         if self.cfg.discriminators == 'none': return
         preset = DiscriminatorConfig.preset(self.cfg.discriminators)
         self.discriminators = Discriminators(preset, self.cfg.seed).to(self.device)
+        if preset.scales: self.shard = self.cfg.batch   # spectral norm keeps a state: one thread at a time
         params = self.discriminators.parameters()
         self.discriminator_optimizer = torch.optim.AdamW(params, self.cfg.lr/5, betas=(.8, .99))
 
     def batch(self) -> Example:
-        "This process's shard of the next crops, with phases of all bins where phases are needed"
+        "The next crops, with phases of all bins where phases are needed"
         c, generator, crops = self.cfg, self.random, []
         files = torch.multinomial(self.weights, self.batch_size, replacement=True, generator=generator)
         for i in files.tolist():
@@ -290,12 +298,17 @@ class VocoderTraining(Task):
             decibels = c.gain[0] + loudness*(c.gain[1] - c.gain[0])
             crops.append(crop_example(self.sounds[i], first, c.frames, 10**(decibels/20), self.mel))
         sound, mel = torch.cat([x.sound for x in crops]), torch.cat([x.mel for x in crops])
-        if self.low_steps is None: return Example(sound[self.shard], mel[self.shard], None)
+        phase = None if self.low_steps is None else self._phases(crops)
+        if self.discriminators is None or self.done < c.adversarial_after: return Example(sound, mel, phase)
+        angle = 2*math.pi*torch.rand(len(crops), generator=generator)
+        return Example(sound, mel, phase, angle.to(self.device))
+
+    def _phases(self, crops: list[Example]) -> torch.Tensor: # -> (b,k,f) radians
+        "Phases of all bins: random ones above those that were computed"
         known = torch.cat([x.phase for x in crops if x.phase is not None])
-        bins = self.mel.cfg.n_fft//2 + 1
-        chance = torch.rand(len(known), bins - known.shape[1], c.frames, generator=generator).to(known.device)
-        phase = torch.cat([known, 2*math.pi*chance], 1)
-        return Example(sound[self.shard], mel[self.shard], phase[self.shard])
+        above = self.mel.cfg.n_fft//2 + 1 - known.shape[1]
+        chance = torch.rand(len(known), above, self.cfg.frames, generator=self.random).to(known.device)
+        return torch.cat([known, 2*math.pi*chance], 1)
 
     def synthesize(self,
         mel: torch.Tensor,           # (b,m,f)
@@ -318,41 +331,41 @@ class VocoderTraining(Task):
         if phase is None or isinstance(self.net, HiFiGAN): return self.net(mel)
         return self.net.synthesize(mel, mel_to_magnitude(self.mel, mel), torch.polar(torch.ones_like(phase), phase))
 
+    def learn_batch(self, batch: Example) -> dict[str, torch.Tensor]:
+        "The losses of a batch and the net's gradients, once the discriminators have learned from it"
+        if batch.angle is None: return Task.learn_batch(self, batch)
+        self.discriminators.requires_grad_(True)
+        shards, pace = self.shards(batch), self.discriminator_pace
+        theirs = self.learn(self.discriminators, self._discriminator_losses, 'loss', shards, pace)
+        self.discriminator_optimizer.step()
+        self.discriminators.requires_grad_(False)
+        return Task.learn_batch(self, batch) | dict(discriminator=theirs['loss'])
+
+    def _compared(self, batch: Example) -> tuple[torch.Tensor, torch.Tensor]: # (b,t), (b,t)
+        "What is compared: the recorded sounds, and what the net makes of their mels"
+        edge = _MARGIN*self.mel.cfg.hop
+        return batch.sound[:, edge:-edge], self.synthesize(batch.mel, batch.phase)[:, edge:-edge]
+
+    def _discriminator_losses(self, batch: Example) -> dict[str, torch.Tensor]:
+        "How far the discriminators are from telling both sounds: scalars real, fake and their sum, loss"
+        with torch.no_grad(): real, fake = phase_augment(*self._compared(batch), batch.angle)
+        with self._autocast(): return discriminator_loss(self.discriminators(real), self.discriminators(fake))
+
     def losses(self, batch: Example) -> dict[str, torch.Tensor]:
         "Scalars generator (the total), mel, feature_matching, discriminator and, for a Fourier vocoder, stft"
-        edge = _MARGIN*self.mel.cfg.hop
-        y, x = (v[:, edge:-edge] for v in (self.synthesize(batch.mel, batch.phase), batch.sound))
-        real, fake, discriminator = self._adversarial(x, y)
+        x, y = self._compared(batch)
+        real: list[Answer] = []
+        fake: list[Answer] = []
+        if batch.angle is not None:
+            turned = phase_augment(x, y, batch.angle)
+            with self._autocast(): real, fake = map(self.discriminators, turned)
         parts = generator_loss(self.mel, y, x, fake, real)
         out = dict(generator=parts['loss'], mel=parts['mel'], feature_matching=parts['features'])
         if self.cfg.type == 'fourier':
             out['stft'] = mr_stft(y, x, _WINDOWS).mean()
             adversarial = parts['adversarial'] + 2*parts['features']
             out['generator'] = out['stft'] + parts['mel'] + .02*adversarial
-        return out | dict(discriminator=discriminator)
-
-    def _adversarial(self,
-        x: torch.Tensor,  # (b,t) recorded
-        y: torch.Tensor,  # (b,t) generated
-    ) -> tuple[list[Answer], list[Answer], torch.Tensor]:
-        "Teach the discriminators; what they say of both sounds then, and their loss; nothing before they take part"
-        if self.discriminators is None or self.done < self.cfg.adversarial_after: return [], [], y.new_zeros(())
-        seed = int(torch.randint(2**62, (), generator=self.random))
-        real, fake = phase_augment(x, y, make_generator(seed))
-        loss = self._teach_discriminators(real, fake.detach())
-        self.discriminators.requires_grad_(False)
-        with self._autocast(): return self.discriminators(real), self.discriminators(fake), loss
-
-    def _teach_discriminators(self, real: torch.Tensor, fake: torch.Tensor) -> torch.Tensor: # (b,t), (b,t)
-        "One step of the discriminators; their loss"
-        self.discriminators.requires_grad_(True)
-        with self._autocast():
-            loss = discriminator_loss(self.discriminators(real), self.discriminators(fake))['loss']
-        self.discriminator_optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        self.average_gradients(self.discriminators)
-        self.discriminator_optimizer.step()
-        return loss.detach()
+        return out | dict(discriminator=y.new_zeros(()))
 
     def _autocast(self) -> AbstractContextManager[Any]:
         "bfloat16 for the discriminators, where asked for; what makes the sound stays exact, for its quiet parts"
@@ -361,7 +374,8 @@ class VocoderTraining(Task):
     @torch.no_grad()
     def _distance(self, vocoder: Vocoder | Fourier | HiFiGAN) -> float | None:
         "Mean distance of held-out sounds from what a vocoder makes of their mels; None where nothing is held out"
-        far = [mr_stft(vocoder(s.mel), s.sound).item() for s in self.held_out]
+        def distance(s): return mr_stft(vocoder(s.mel), s.sound).item()
+        far = parallel(distance, self.held_out)
         return sum(far)/len(far) if far else None
 
     def score(self) -> float | None:
@@ -414,6 +428,7 @@ class VocoderTraining(Task):
         self.discriminators.load_state_dict(state['discriminators'])
         self.discriminator_optimizer.load_state_dict(state['discriminator_optimizer'])
 
+    @use_threads()
     def plan(self,
         steps: int | None = None,
         minutes: float | None = None,
@@ -443,7 +458,7 @@ class VocoderTraining(Task):
         trial, seconds = copy.copy(self), []
         trial.discriminators, trial.random, trial.done = discriminators, make_generator(0), self.cfg.adversarial_after
         if discriminators: trial.discriminator_optimizer = torch.optim.AdamW(discriminators.parameters())
-        while len(seconds) < (1 if discriminators else 2):       # the first is slower by what torch prepares
+        while len(seconds) < (1 if discriminators else 3):       # the first is slower by what torch prepares
             batch_size, start = trial.batch_size, time.perf_counter()
             trial.gradients()
             if trial.batch_size == batch_size: seconds.append(time.perf_counter() - start)

@@ -22,7 +22,7 @@ from ..core import UserError
 from ..models.persistence import ModelRef, load_model
 from .drop import Drop
 from .map import Map, latent_places, places
-from .parts import Panel, dim, field, figure_html, gray_axis, new_figure, row, show
+from .parts import Panel, dim, field, figure_html, gray_axis, new_figure, row, show, table_html
 from .player import Player
 
 # %% ../../nbs/850_ui.corpus.ipynb #22ed301c
@@ -45,10 +45,9 @@ def unused_html(
     """
     unused = [f for f in corpus.files if f.status in ('refused', 'ignored')]
     if not unused: return ''
-    facts = [(f.name, f.status, f.reason) for f in unused[:most]]
-    rows = ''.join(f'<tr>{"".join(f"<td>{html.escape(fact)}</td>" for fact in line)}</tr>' for line in facts)
+    table = table_html((f.name, f.status, f.reason) for f in unused[:most])
     more = f'<div>{dim(f"and {len(unused) - most} more: see panel.corpus.df()")}</div>' if len(unused) > most else ''
-    return f'<h4>Not used ({len(unused)})</h4><table class="distill-facts distill-refused">{rows}</table>{more}'
+    return f'<h4>Not used ({len(unused)})</h4>{table}{more}'
 
 def histograms_html(corpus: Corpus) -> str:
     "Two histograms: how long and how loud the sounds are"

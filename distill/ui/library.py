@@ -10,19 +10,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 # %% auto #0
-__all__ = ['COLUMNS', 'badge', 'row_of', 'Details', 'LibraryPanel']
+__all__ = ['COLUMNS', 'badge', 'row_of', 'ModelTable', 'ModelDetails', 'LibraryPanel']
 
 # %% ../../nbs/870_ui.library.ipynb #0f78b210
 import ipywidgets as W
 from ..core import UserError
 from ..library.card import ModelEntry
 from ..library.catalog import ModelLibrary
+from ..library.unfinished import UNFINISHED_COLUMNS, unfinished_trainings
 from ..models.metadata import VocoderInfo, vocoder_text
 from ..models.model import Model
 from ..models.persistence import copy_model, edit_model, load_model
 from ..text import counted, duration_text, size_text
 from .model import ModelPanel
-from .parts import Panel, close_all, dim, row, show
+from .parts import Panel, close_all, dim, row, show, table_html
 from .player import Player
 from .table import Rows
 if TYPE_CHECKING: import pandas as pd
@@ -93,170 +94,79 @@ def row_of(
     """
     return dict(id=entry.model_id, cells=[html.escape(cell) for cell in _cells(entry)], card=_card(entry))
 
-# %% ../../nbs/870_ui.library.ipynb #e965dab6
-class Details:
-    "The selected model: its facts, a preview, and the buttons that change it"
-    def __init__(self, panel: LibraryPanel) -> None:
-        self.panel = panel
-        self._compared = ''             # the id of the model that others are compared with
-        self._deleted: list[str] = []   # ids, the last one last
-        self.facts, self.listen = W.HTML(), W.VBox()
-        self.preview = panel.button('Preview', self.hear, 'Generate one second of sound from this model')
-        self.load = panel.button('Load', panel.load, 'Open this model to play it', button_style='primary')
-        self.copy = panel.button('Duplicate', self.duplicate, 'Make a copy of this model under another name')
-        self.mark = panel.button('Compare', self.compare, 'Compare this model with the next one that is selected')
-        self.delete = panel.button('Delete', self.remove, 'Move this model to the trash')
-        self.undo = panel.button('Undo delete', self.restore, 'Take the model that was deleted last out of the trash')
-        self.name = W.Text(placeholder='name', layout=dict(width='200px'))
-        self.tags = W.Text(placeholder='tags, separated by commas', layout=dict(width='200px'))
-        self.rename = panel.button('Rename', self.save_name, 'Give the model this name')
-        self.tag = panel.button('Set tags', self.save_tags, 'Give the model these tags')
-        actions = row(self.preview, self.load, self.copy, self.mark, self.delete)
-        self.box = W.VBox([self.facts, self.listen, actions, row(self.name, self.rename, self.tags, self.tag)])
-        show(self.undo, False)
-
-    def update(self) -> None:
-        "Show the selected model, or the two that are compared"
-        entry = self.panel.selected
-        show(self.box, entry is not None)
-        if entry is None: return
-        if self.listen.children and self.listen.children[0].model_ref != entry.model_id: self._close_preview()
-        self.name.value, self.tags.value = entry.name, ', '.join(entry.tags)
-        other = self.panel.entries.get(self._compared)
-        self.facts.value = self._comparison(other, entry) if other and other is not entry else self._facts(entry)
-
-    def _facts(self, entry):
-        "A table of what is known about a model"
-        facts = {k: v for k, v in entry.facts().items() if k not in ('File', 'presets')}
-        rows = ''.join(f'<tr><th>{html.escape(k)}</th><td>{html.escape(v)}</td></tr>' for k, v in facts.items())
-        return f'<h4>{html.escape(entry.name)} {badge(entry.vocoder)}</h4><table class="distill-facts">{rows}</table>'
-
-    def _comparison(self, other, entry):
-        "A table of what differs between two models"
-        differences = self.panel.library.compare(other, entry).fillna('')
-        table = differences.to_html(border=0, classes='distill-facts distill-compare')
-        return f'<h4>{html.escape(other.name)} and {html.escape(entry.name)}</h4>{table}'
-
-    def _close_preview(self):
-        "Forget the preview"
-        old, self.listen.children = self.listen.children, []
-        for player in old: close_all(player)
-
-    def hear(self) -> None:
-        "Generate one second of sound from the selected model"
-        entry = self.panel.require_selected()
-        player = Player(load_model(entry.path).generate(seconds=1., seed=0), f'{entry.name}: seed 0')
-        player.model_ref = entry.model_id
-        self._close_preview()
-        self.listen.children = [player]
-
-    def save_name(self) -> None:
-        "Give the selected model the name that is typed in"
-        name = self.name.value.strip()
-        edit_model(self.panel.require_selected().path, name=name)
-        self.panel.refresh()
-        self.panel.show_message(f'Renamed to {name}')
-
-    def save_tags(self) -> None:
-        "Give the selected model the tags that are typed in"
-        tags = tuple(tag.strip() for tag in self.tags.value.split(',') if tag.strip())
-        edit_model(self.panel.require_selected().path, tags=tags)
-        self.panel.refresh()
-        self.panel.show_message('Tags saved')
-
-    def duplicate(self) -> None:
-        "Copy the selected model and select the copy"
-        entry = self.panel.require_selected()
-        path = copy_model(entry.path, f'{entry.name} copy')
-        self.panel.refresh()
-        self.panel.select(path)
-        self.panel.show_message(f'Copied to {path.name}')
-
-    def compare(self) -> None:
-        "Compare the selected model with those that are selected next, until it is called again"
-        ends = bool(self._compared)
-        self._compared = '' if ends else self.panel.require_selected().model_id
-        self.mark.description = 'Compare' if ends else 'End comparison'
-        selected = self.panel.selected
-        self.panel.show_message('' if ends or selected is None else f'Select the model to compare with {selected.name}')
-        self.update()
-
-    def remove(self) -> None:
-        "Move the selected model to the trash"
-        panel = self.panel
-        entry = panel.require_selected()
-        previews = len(entry.previews)
-        panel.library.delete(entry)
-        self._deleted.append(entry.model_id)
-        if self._compared == entry.model_id: self.compare()
-        panel.rows.selected = ''
-        show(self.undo)
-        panel.refresh()
-        also = f', with {counted(previews, "preview")}' if previews else ''
-        panel.show_message(f'{entry.name} is in the trash{also}')
-
-    def restore(self) -> None:
-        "Take the model that was deleted last out of the trash"
-        if not self._deleted:
-            raise UserError('Nothing was deleted in this panel. `ModelLibrary().trash` lists what is in the trash.')
-        entry = self.panel.library.restore(self._deleted[-1])
-        self._deleted.pop()
-        show(self.undo, self._deleted)
-        self.panel.refresh()
-        self.panel.rows.selected = entry.model_id
-        self.panel.show_message(f'{entry.name} is back in the library')
-
-# %% ../../nbs/870_ui.library.ipynb #1d3be187
+# %% ../../nbs/870_ui.library.ipynb #b9614129
 _VOCODER_FILTER = {'any vocoder': None, 'with vocoder': True, 'without': False}
 
-class LibraryPanel(Panel):
-    """The models in a folder
+class ModelTable:
+    """The models in a folder: to search, to sort, and to choose from
 
     Parameters
     ----------
-    folder : str | Path | None
-        the library's folder; None: the usual one
+    panel : Panel
+        shows what goes wrong
+    library : ModelLibrary
+    on_select : Callable[[], Any]
+        called when another model is selected, or the models have changed
+    on_open : Callable[[str], Any]
+        called with the id of a model that is opened, by Enter or a double click
     per_page : int
         number of models shown at once
-    on_load : Callable[[Model], Any] | None
-        called with every model that is loaded
     """
     def __init__(self,
-        folder: str | Path | None = None,
+        panel: Panel,
+        library: ModelLibrary,
+        on_select: Callable[[], Any],
+        on_open: Callable[[str], Any],
         per_page: int = 15,
-        on_load: Callable[[Model], Any] | None = None,
     ) -> None:
-        self.library, self.per_page, self.on_load = ModelLibrary(folder), per_page, on_load
-        self.model: Model | None = None         # that was loaded last
-        self.player: ModelPanel | None = None   # of that model
-        self.entries: dict[str, ModelEntry] = {}
-        self.found: list[ModelEntry] = []
+        self.panel, self.library, self.on_select, self.per_page = panel, library, on_select, per_page
+        self.entries: dict[str, ModelEntry] = {}   # by id
+        self.found: list[ModelEntry] = []          # those that match the search
         self._page = 0
         hint = 'search: name, corpus, tag, description, id'
-        query = W.Text(placeholder=hint, layout=dict(flex='1 1 240px', width='auto'))
-        self.query = self.on_change(query, self.search, 'search')
-        vocoder = W.Dropdown(options=list(_VOCODER_FILTER), layout=dict(width='130px'))
-        self.vocoder = self.on_change(vocoder, self.search)
-        view = W.ToggleButtons(options=['table', 'cards'], style=dict(button_width='60px'))
-        self.view = self.on_change(view, self._show_page)
+        self.query = W.Text(placeholder=hint, layout=dict(flex='1 1 240px', width='auto'))
+        self.vocoder = W.Dropdown(options=list(_VOCODER_FILTER), layout=dict(width='130px'))
+        self.view = W.ToggleButtons(options=['table', 'cards'], style=dict(button_width='60px'))
+        panel.on_change(self.query, self.search, 'search')
+        panel.on_change(self.vocoder, self.search)
+        panel.on_change(self.view, self._show_page)
         self.rows = Rows(columns=list(COLUMNS), sort='Created', down=True)
-        self.previous = self.button('‹', lambda: self.turn(-1), 'Previous page')
-        self.next = self.button('›', lambda: self.turn(1), 'Next page')
-        self.where = W.HTML()
-        self.again = self.button('Refresh', self.refresh, 'Read the folder again')
-        self.details = Details(self)
-        self.model_box = W.VBox()
-        self.rows.observe(lambda _: self.attempt(self.search), ['sort', 'down'])
-        self.rows.observe(lambda _: self.attempt(self.details.update), 'selected')
-        self.rows.on_open(lambda model_id: self.attempt(self.load, model_id))
-        pager = row(self.previous, self.where, self.next, self.again, self.details.undo)
-        super().__init__(row(self.query, self.vocoder, self.view), self.rows, pager, None, self.details.box,
-                         self.model_box)
-        self.refresh()
+        self.rows.observe(lambda _: panel.attempt(self.search), ['sort', 'down'])
+        self.rows.observe(lambda _: panel.attempt(self.on_select), 'selected')
+        self.rows.on_open(lambda model_id: panel.attempt(on_open, model_id))
+        self.previous = panel.button('‹', lambda: self.turn(-1), 'Previous page')
+        self.next = panel.button('›', lambda: self.turn(1), 'Next page')
+        self.where, self.unfinished = W.HTML(), W.HTML()
+        self.again = panel.button('Refresh', self.refresh, 'Read the folder again')
+        self.filters = row(self.query, self.vocoder, self.view)
+        self.pager = row(self.previous, self.where, self.next, self.again)
 
-    def __repr__(self) -> str:
-        models = counted(len(self.entries), 'model')
-        return f'LibraryPanel({self.library.folder.name}, {len(self.found)} of {models})'
+    @property
+    def df(self) -> pd.DataFrame:
+        "The models that were found, in the order shown"
+        return self.library.df().loc[[e.model_id for e in self.found]]
+
+    @property
+    def selected(self) -> ModelEntry | None:
+        "The model that is selected"
+        return self.entries.get(self.rows.selected)
+
+    def require_selected(self) -> ModelEntry:
+        "The model that is selected; refuses if there is none"
+        if self.selected is None: raise UserError('No model is selected: click one in the table first.')
+        return self.selected
+
+    def select(self,
+        ref: str | Path | ModelEntry,
+    ) -> None:
+        """Select a model
+
+        Parameters
+        ----------
+        ref : str | Path | ModelEntry
+            a model: its name, id, file or entry
+        """
+        self.rows.selected = self.library.get(ref).model_id
 
     def refresh(self) -> None:
         "Read the catalog again"
@@ -265,11 +175,14 @@ class LibraryPanel(Panel):
         searched = {id: [e.name, e.description, *e.tags, e.corpus, id] for id, e in self.entries.items()}
         self._texts = {id: '\n'.join(texts).casefold() for id, texts in searched.items()}
         self.search()
+        trainings = [training.cells() for training in unfinished_trainings(self.library.folder)]
+        heading = f'<h4>Unfinished trainings ({len(trainings)})</h4>'
+        self.unfinished.value = heading + table_html(trainings, UNFINISHED_COLUMNS) if trainings else ''
         unreadable = self.library.unreadable
         if not unreadable: return
         files = f'{counted(len(unreadable), "file")} {"is not a model" if len(unreadable) == 1 else "are not models"}'
         reasons = '; '.join(f'{file} ({why})' for file, why in list(unreadable.items())[:3])
-        self.show_message(f'{files}: {reasons}', error=True)
+        self.panel.show_message(f'{files}: {reasons}', error=True)
 
     def search(self) -> None:
         "Find the models that match every word of the query, and show the first page of them"
@@ -307,34 +220,161 @@ class LibraryPanel(Panel):
         where = f'{begin + 1}–{end} of {len(self.found)}' if page else 'no models'
         self.where.value = f'<span class="distill-where">{where}</span>'
         self.previous.disabled, self.next.disabled = begin == 0, end >= len(self.found)
-        self.details.update()
+        self.on_select()
 
-    @property
-    def df(self) -> pd.DataFrame:
-        "The models that were found, in the order shown"
-        return self.library.df().loc[[e.model_id for e in self.found]]
+# %% ../../nbs/870_ui.library.ipynb #e965dab6
+class ModelDetails:
+    """The selected model of a table: its facts, a preview, and the buttons that change it
 
-    @property
-    def selected(self) -> ModelEntry | None:
-        "The model that is selected"
-        return self.entries.get(self.rows.selected)
-
-    def require_selected(self) -> ModelEntry:
-        "The model that is selected; refuses if there is none"
-        if self.selected is None: raise UserError('No model is selected: click one in the table first.')
-        return self.selected
-
-    def select(self,
-        ref: str | Path | ModelEntry,
+    Parameters
+    ----------
+    panel : Panel
+        shows messages
+    table : ModelTable
+    load : Callable[[], Any]
+        called by the button *Load*
+    """
+    def __init__(self,
+        panel: Panel,
+        table: ModelTable,
+        load: Callable[[], Any],
     ) -> None:
-        """Select a model
+        self.panel, self.table, self.library = panel, table, table.library
+        self._compared = ''             # the id of the model that others are compared with
+        self._deleted: list[str] = []   # ids, the last one last
+        self._heard = ''                # the id of the model whose preview is shown
+        self.facts, self.listen = W.HTML(), W.VBox()
+        self.preview = panel.button('Preview', self.hear, 'Generate one second of sound from this model')
+        self.load = panel.button('Load', load, 'Open this model to play it', button_style='primary')
+        self.copy = panel.button('Duplicate', self.duplicate, 'Make a copy of this model under another name')
+        self.mark = panel.button('Compare', self.compare, 'Compare this model with the next one that is selected')
+        self.delete = panel.button('Delete', self.remove, 'Move this model to the trash')
+        self.undo = panel.button('Undo delete', self.restore, 'Take the model that was deleted last out of the trash')
+        self.name = W.Text(placeholder='name', layout=dict(width='200px'))
+        self.tags = W.Text(placeholder='tags, separated by commas', layout=dict(width='200px'))
+        self.rename = panel.button('Rename', self.save_name, 'Give the model this name')
+        self.tag = panel.button('Set tags', self.save_tags, 'Give the model these tags')
+        actions = row(self.preview, self.load, self.copy, self.mark, self.delete)
+        self.box = W.VBox([self.facts, self.listen, actions, row(self.name, self.rename, self.tags, self.tag)])
+        show(self.undo, False)
 
-        Parameters
-        ----------
-        ref : str | Path | ModelEntry
-            a model: its name, id, file or entry
-        """
-        self.rows.selected = self.library.get(ref).model_id
+    def update(self) -> None:
+        "Show the selected model, or the two that are compared"
+        entry = self.table.selected
+        show(self.box, entry is not None)
+        if entry is None: return
+        if self._heard != entry.model_id: self._close_preview()
+        self.name.value, self.tags.value = entry.name, ', '.join(entry.tags)
+        other = self.table.entries.get(self._compared)
+        self.facts.value = self._comparison(other, entry) if other and other is not entry else self._facts(entry)
+
+    def _facts(self, entry):
+        "A table of what is known about a model"
+        facts = {k: v for k, v in entry.facts().items() if k not in ('File', 'presets')}
+        return f'<h4>{html.escape(entry.name)} {badge(entry.vocoder)}</h4>{table_html(facts.items(), named=True)}'
+
+    def _comparison(self, other, entry):
+        "A table of what differs between two models"
+        differences = self.library.compare(other, entry).fillna('')
+        table = differences.to_html(border=0, classes='distill-facts distill-compare')
+        return f'<h4>{html.escape(other.name)} and {html.escape(entry.name)}</h4>{table}'
+
+    def _close_preview(self):
+        "Forget the preview"
+        old, self.listen.children = self.listen.children, []
+        for player in old: close_all(player)
+
+    def hear(self) -> None:
+        "Generate one second of sound from the selected model"
+        entry = self.table.require_selected()
+        player = Player(load_model(entry.path).generate(seconds=1., seed=0), f'{entry.name}: seed 0')
+        self._close_preview()
+        self._heard, self.listen.children = entry.model_id, [player]
+
+    def save_name(self) -> None:
+        "Give the selected model the name that is typed in"
+        name = self.name.value.strip()
+        edit_model(self.table.require_selected().path, name=name)
+        self.table.refresh()
+        self.panel.show_message(f'Renamed to {name}')
+
+    def save_tags(self) -> None:
+        "Give the selected model the tags that are typed in"
+        tags = tuple(tag.strip() for tag in self.tags.value.split(',') if tag.strip())
+        edit_model(self.table.require_selected().path, tags=tags)
+        self.table.refresh()
+        self.panel.show_message('Tags saved')
+
+    def duplicate(self) -> None:
+        "Copy the selected model and select the copy"
+        entry = self.table.require_selected()
+        path = copy_model(entry.path, f'{entry.name} copy')
+        self.table.refresh()
+        self.table.select(path)
+        self.panel.show_message(f'Copied to {path.name}')
+
+    def compare(self) -> None:
+        "Compare the selected model with those that are selected next, until it is called again"
+        ends = bool(self._compared)
+        self._compared = '' if ends else self.table.require_selected().model_id
+        self.mark.description = 'Compare' if ends else 'End comparison'
+        selected = self.table.selected
+        self.panel.show_message('' if ends or selected is None else f'Select the model to compare with {selected.name}')
+        self.update()
+
+    def remove(self) -> None:
+        "Move the selected model to the trash"
+        entry = self.table.require_selected()
+        previews = len(entry.previews)
+        self.library.delete(entry)
+        self._deleted.append(entry.model_id)
+        if self._compared == entry.model_id: self.compare()
+        self.table.rows.selected = ''
+        show(self.undo)
+        self.table.refresh()
+        also = f', with {counted(previews, "preview")}' if previews else ''
+        self.panel.show_message(f'{entry.name} is in the trash{also}')
+
+    def restore(self) -> None:
+        "Take the model that was deleted last out of the trash"
+        if not self._deleted:
+            raise UserError('Nothing was deleted in this panel. `ModelLibrary().trash` lists what is in the trash.')
+        entry = self.library.restore(self._deleted[-1])
+        self._deleted.pop()
+        show(self.undo, self._deleted)
+        self.table.refresh()
+        self.table.rows.selected = entry.model_id
+        self.panel.show_message(f'{entry.name} is back in the library')
+
+# %% ../../nbs/870_ui.library.ipynb #1d3be187
+class LibraryPanel(Panel):
+    """The models in a folder
+
+    Parameters
+    ----------
+    folder : str | Path | None
+        the library's folder; None: the usual one
+    per_page : int
+        number of models shown at once
+    on_load : Callable[[Model], Any] | None
+        called with every model that is loaded
+    """
+    def __init__(self,
+        folder: str | Path | None = None,
+        per_page: int = 15,
+        on_load: Callable[[Model], Any] | None = None,
+    ) -> None:
+        self.library, self.on_load = ModelLibrary(folder), on_load
+        self.model: Model | None = None         # that was loaded last
+        self.player: ModelPanel | None = None   # of that model
+        self.table = ModelTable(self, self.library, self._show_selected, self.load, per_page)
+        self.details = ModelDetails(self, self.table, self.load)
+        self.model_box = W.VBox()
+        super().__init__(self.table.filters, self.table.rows, row(self.table.pager, self.details.undo),
+                         self.table.unfinished, None, self.details.box, self.model_box)
+        self.attempt(self.table.refresh)
+
+    def _show_selected(self): self.details.update()
 
     def load(self,
         model_id: str = '',
@@ -346,10 +386,14 @@ class LibraryPanel(Panel):
         model_id : str
             id of a model; '': the selected one
         """
-        if model_id: self.rows.selected = model_id
-        self.model = load_model(self.require_selected().path)
+        if model_id: self.table.rows.selected = model_id
+        self.model = load_model(self.table.require_selected().path)
         if self.player: close_all(self.player)
         self.player = ModelPanel(self.model)
         self.model_box.children = [self.player]
         if self.on_load: self.on_load(self.model)
         self.show_message(f'Loaded {self.model.metadata.name}')
+
+    def __repr__(self) -> str:
+        models = counted(len(self.table.entries), 'model')
+        return f'LibraryPanel({self.library.folder.name}, {len(self.table.found)} of {models})'

@@ -8,12 +8,12 @@ import base64
 import html
 import io
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 # %% auto #0
-__all__ = ['CSS', 'GRAY', 'dim', 'new_figure', 'gray_axis', 'figure_html', 'mel_html', 'field', 'is_shown', 'show',
-           'close_all', 'row', 'static_html', 'with_static_html', 'Panel']
+__all__ = ['CSS', 'GRAY', 'dim', 'table_html', 'new_figure', 'gray_axis', 'figure_html', 'mel_html', 'field',
+           'is_shown', 'show', 'close_all', 'row', 'static_html', 'with_static_html', 'Panel']
 
 # %% ../../nbs/800_ui.parts.ipynb #cecb97c9
 import ipywidgets as W
@@ -70,6 +70,32 @@ def dim(
         HTML
     """
     return f'<span class="distill-dim" style="{style}">{html.escape(text)}</span>'
+
+def table_html(
+    lines: Iterable[Sequence[str]],
+    headings: Sequence[str] = (),
+    named: bool = False,
+) -> str:
+    """A small table of texts
+
+    Parameters
+    ----------
+    lines : Iterable[Sequence[str]]
+        plain texts, one sequence for each line
+    headings : Sequence[str]
+        plain texts above the columns
+    named : bool
+        whether the first text of a line names it
+
+    Returns
+    -------
+    str
+        HTML
+    """
+    def row(cells, *tags): return ''.join(f'<{tag}>{html.escape(cell)}</{tag}>' for cell, tag in zip(cells, tags))
+    rows = [row(headings, *['th']*len(headings))] if headings else []
+    rows += [row(line, 'th' if named else 'td', *['td']*(len(line) - 1)) for line in lines]
+    return f'<table class="distill-facts">{"".join(f"<tr>{row}</tr>" for row in rows)}</table>'
 
 # %% ../../nbs/800_ui.parts.ipynb #e945fc7c
 GRAY = '#8a8a8a'             # readable on black and on white

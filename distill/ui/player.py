@@ -350,7 +350,7 @@ def peaks_of(
     bytes
         pairs of int8 for each column: the lowest and the highest sample of any channel
     """
-    channels = np.atleast_2d(samples)
+    channels = np.nan_to_num(np.atleast_2d(samples))
     edges = np.linspace(0, channels.shape[1], min(columns, channels.shape[1]) + 1).astype(int)[:-1]
     lowest = np.minimum.reduceat(channels.min(0), edges)
     highest = np.maximum.reduceat(channels.max(0), edges)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 # %% auto #0
-__all__ = ['MOST_FOUND', 'made_text', 'take_title', 'Take', 'Takes', 'take_table', 'HistorySection']
+__all__ = ['MOST_FOUND', 'made_text', 'take_title', 'Take', 'Takes', 'HistorySection']
 
 # %% ../../nbs/856_ui.takes.ipynb #20cedae3
 import ipywidgets as W
@@ -21,7 +21,7 @@ from ..generation.recipe import Recipe
 from ..generation.sounds import save_new
 from ..library.history import TAKE_COLUMNS, History, take_cells
 from ..text import counted
-from .parts import Panel, close_all, dim, field, mel_html, row, show
+from .parts import Panel, close_all, dim, field, mel_html, row, show, table_html
 from .player import Player, file_name
 from .recipe import RecipeControls
 
@@ -146,8 +146,8 @@ class Takes:
     def _update(self):
         "Show the takes there are"
         self.latest_box.children = self.latest
-        self.heading.value = f'<h4>Kept ({len(self.kept)})</h4>'
-        self.kept_box.children = [self.heading, *self.kept] if self.kept else []
+        self.heading.value = f'<h4>Kept ({len(self.kept)})</h4>' if self.kept else ''
+        self.kept_box.children = [self.heading, *self.kept]
 
     def replace(self,
         takes: Sequence[Take],
@@ -218,25 +218,6 @@ _NOT_IN_HISTORY = ("This take is not in the history, so it cannot be varied: "
 # %% ../../nbs/856_ui.takes.ipynb #29179c20
 MOST_FOUND = 20   # takes that are listed
 
-def take_table(
-    found: Any,
-) -> str:
-    """Takes as a table
-
-    Parameters
-    ----------
-    found : Any
-        a DataFrame from `History.df`
-
-    Returns
-    -------
-    str
-        HTML
-    """
-    lines = [TAKE_COLUMNS, *take_cells(found)]
-    rows = ''.join(f'<tr>{"".join(f"<td>{html.escape(cell)}</td>" for cell in line)}</tr>' for line in lines)
-    return f'<table class="distill-facts">{rows}</table>'
-
 class HistorySection:
     """Search the history, and fetch a take from it
 
@@ -281,4 +262,4 @@ class HistorySection:
         if not len(found): return f'No take matches {html.escape(repr(query))}: try fewer words.'
         more = len(found) - MOST_FOUND
         note = f'and {more} more: add a word to narrow the search' if more > 0 else f'in {self.history.folder}'
-        return f'{take_table(found[:MOST_FOUND])}<p>{dim(note)}</p>'
+        return f'{table_html(take_cells(found[:MOST_FOUND]), TAKE_COLUMNS)}<p>{dim(note)}</p>'

@@ -20,10 +20,11 @@ from ..audio.files import SAMPLE_RATE, Sound
 from ..core import UserError, choose_device, models_folder
 from ..features.mel import Mel, MelConfig
 from ..generation.recipe import Recipe
+from ..library.unfinished import Unfinished, checkpoint_path, discard_training, find_unfinished
 from ..models.metadata import ModelMetadata
 from ..models.model import Model
 from ..models.vae import ConvVAE, VAEConfig
-from ..pipeline import checkpoint_path, train_model
+from ..pipeline import train_model
 from ..text import counted, duration_text
 from ..training.loop import read_checkpoint
 from ..training.plan import default_steps, expected_seconds, preset
@@ -165,14 +166,17 @@ class TrainPanel(TrainingPanel):
         the library's folder; None: the usual one
     into : str | Path
         folder that dropped files are written into
+    **settings : Any
+        more arguments of `train_model`: minutes, device, preset, cfg …
     """
     def __init__(self,
         sounds: Corpus | str | Path = '',
         name: str = '',
         models_dir: str | Path | None = None,
         into: str | Path = 'sounds',
+        **settings: Any,
     ) -> None:
-        self.models_dir = models_folder(models_dir)
+        self.models_dir, self.settings = models_folder(models_dir), settings
         self._make_progress()
         self.sounds = CorpusChoice(self, self._show_corpus, sounds, into)
         self.name = self.on_change(field(W.Text, 'name', name), self._update, 'name')
@@ -245,8 +249,8 @@ class TrainPanel(TrainingPanel):
         corpus = self.sounds.require()
         if not self.name.value.strip(): raise UserError('The model needs a name: enter one beside the folder.')
         self.show_message('')
-        self.follow(Training(corpus, self.name.value.strip(), self.models_dir, resume,
-                             steps=self.steps.value or None, seed=self.seed.value))
+        asked = dict(steps=self.steps.value or None, seed=self.seed.value)
+        self.follow(Training(corpus, self.name.value.strip(), self.models_dir, resume, **asked | self.settings))
 
     def _follow_running(self):
         "Follow a training that is running in this library"
@@ -262,8 +266,8 @@ class TrainPanel(TrainingPanel):
 
     def delete_unfinished(self) -> None:
         "Delete the unfinished training of this name"
-        checkpoint_path(self.models_dir, self.name.value).unlink(missing_ok=True)
-        self.show_message('The unfinished training was deleted.')
+        discarded = discard_training(self.name.value.strip(), self.models_dir)
+        self.show_message(f'The unfinished training of {discarded.name} was deleted.')
         self._update()
 
     def open_model(self) -> None:
@@ -272,18 +276,26 @@ class TrainPanel(TrainingPanel):
             raise UserError('No model has been made here yet: train one first.')
         self.play_model(self.training.result.path)
 
+    def _others(self) -> Unfinished | None:
+        "The training of this name that is not followed here: unfinished, or running elsewhere"
+        name = self.name.value.strip()
+        return find_unfinished(name, self.models_dir) if name and not self.running else None
+
     def _update(self):
         "Show the status, the progress, and the buttons that apply now"
-        work, name = self.training, self.name.value.strip()
-        unfinished = bool(name) and not self.running and checkpoint_path(self.models_dir, name).exists()
-        idle = not self.running
-        self._update_buttons({self.sounds.again: idle, self.sounds.drop: idle, self.start: idle and not unfinished,
-                              self.resume: unfinished, self.discard: unfinished, self.play: work and work.result},
+        work, other, idle = self.training, self._others(), not self.running
+        waiting = other is not None and other.owner is None
+        self._update_buttons({self.sounds.again: idle, self.sounds.drop: idle, self.start: idle and other is None,
+                              self.resume: waiting, self.discard: waiting, self.play: work and work.result},
                              [self.sounds.field, self.name, self.steps, self.seed])
-        if work is None:
-            self.progress.show_status('A training of this name is unfinished.' if unfinished else '')
-            return
+        self.progress.show_status(self._status_text(other))
+        if work and work.records: self.progress.show_steps(work.records[-1]['step'], work.steps)
+        else: show(self.progress.bar, work)
+
+    def _status_text(self, other: Unfinished | None) -> str:
+        "How far the training of this name is"
+        work = self.training
+        if other and other.owner: return f'A training of this name is running in {other.owner}.'
+        if work is None: return 'A training of this name is unfinished.' if other else ''
         made = f'{work.name} is in the library as {work.result.path.name}.' if work.result else ''
-        self.progress.show_status(status_text(work, made))
-        if work.records: self.progress.show_steps(work.records[-1]['step'], work.steps)
-        else: show(self.progress.bar)
+        return status_text(work, made)

@@ -21,13 +21,13 @@ from ..core import UserError
 from ..library.catalog import ModelLibrary
 from ..models.model import Model
 from ..models.persistence import ModelRef, find_model, load_model
-from ..pipeline import bundle_vocoder
+from ..pipeline import bundle_vocoder, plan_vocoder
 from ..text import counted
 from ..training.vocoder import Plan
 from .corpus import CorpusChoice
 from .parts import dim, field, row, show
 from .progress import TrainingPanel, status_text
-from .work import Stopped, Work
+from .work import Work
 
 # %% ../../nbs/890_ui.vocoder.ipynb #97937324
 class VocoderTraining(Work):
@@ -94,12 +94,8 @@ class Estimate(Work):
 
     def run(self) -> Any:
         "Plan a training"
-        bundle_vocoder(self.path, self.corpus, plan=self._set_plan, **self.settings)
-
-    def _set_plan(self, plan):
-        "Keep the plan and do not start"
-        self.plan = plan
-        raise Stopped
+        known = 'type', 'steps', 'minutes', 'epochs', 'batch_size', 'discriminators', 'resume', 'device'
+        self.plan = plan_vocoder(self.path, self.corpus, **{k: v for k, v in self.settings.items() if k in known})
 
 def unfinished(model: Model) -> dict[str, Any]:
     "The unfinished vocoder training in a model's file; empty if there is none"
