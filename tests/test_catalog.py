@@ -21,6 +21,7 @@ def shelf(tmp_path):
              epochs=55)
     put_card(tmp_path, 'Kalimba', VocoderInfo('fourier', 9), model_id='kkkk0000', created='2026-01-14', corpus='thumbs',
              description='Made of Ölfässer')
+    repair_index(tmp_path)
     return tmp_path
 
 def names(lib): return [e.name for e in lib]
@@ -61,7 +62,24 @@ def test_what_is_not_a_model_is_reported_and_the_rest_stays(shelf):
     os.symlink('nowhere', shelf/'d.distillgan')
     os.symlink('e.distillgan', shelf/'e.distillgan')
     lib = ModelLibrary(shelf)
-    assert len(lib) == 3 and list(lib.unreadable) == ['a.distillgan', 'b.distillgan']
+    assert len(lib) == 3 and list(lib.unreadable) == [f'{name}.distillgan' for name in 'abde']
+    assert 'a link to a file that is not there' in lib.unreadable['d.distillgan']
+    put_card(shelf, 'Back', model_id='nowhere0').rename(shelf/'nowhere')                # such as a disk that is plugged in
+    assert len(ModelLibrary(shelf)) == 4 and 'd.distillgan' not in ModelLibrary(shelf).unreadable
+
+@pytest.mark.parametrize('name', [b'fu\xdf\xff.distillgan', b'two\nlines.distillgan', b'\xe2\x80\xae.distillgan'])
+def test_a_file_name_that_is_no_text(shelf, name):
+    odd, bad = (shelf/os.fsdecode(name)), (shelf/os.fsdecode(b'bad' + name))
+    shutil.copy(shelf/'kkkk0000.distillgan', odd)
+    bad.write_text('no model')
+    for lib in (ModelLibrary(shelf), ModelLibrary(shelf)):
+        assert len(lib) == 4 == len(lib.df()) and list(lib.unreadable) == [bad.name] and not lib.note
+        assert lib.get(odd).path == odd and repair_index(shelf).unreadable.keys() == {bad.name}
+    r = sh(shelf, 'list')
+    assert r.exit_code == 0 and r.output.count('Kalimba') == 2 and len(r.stdout.splitlines()) == 5
+    assert sh(shelf, 'info', str(odd)).exit_code == 0
+    lib.delete(odd)
+    assert lib.restore('kkkk0000').path == odd and len(ModelLibrary(shelf)) == 4
 
 @pytest.mark.parametrize('year', [1600, 1902, 2300, 2500])
 def test_a_file_of_an_odd_date_spoils_its_own_date_at_most(shelf, year):
@@ -101,7 +119,8 @@ def test_a_file_that_may_not_be_read_comes_back_once_it_may():
 def test_the_index_can_be_lost(shelf):
     assert len(ModelLibrary(shelf)) == 3
     (shelf/'library.db').unlink()
-    assert len(ModelLibrary(shelf)) == 3 and len(rows(shelf)) == 3
+    assert len(ModelLibrary(shelf)) == 3 and not (shelf/'library.db').exists()   # looking leaves nothing behind
+    assert repair_index(shelf) and len(rows(shelf)) == 3
 
 INTRUDER = "INSERT INTO models (file, size, mtime_ns, model_id, card) VALUES ('../victim.txt', 1, 1, 'victim', '{}')"
 DAMAGE = dict(table='DROP TABLE models', settings='DROP TABLE settings', columns='ALTER TABLE models DROP COLUMN card',
@@ -130,6 +149,7 @@ def test_the_index_can_be_damaged(shelf, how):
 
 @pytest.mark.parametrize('version', [0, 1, 3])
 def test_another_version_of_the_index(shelf, version):
+    (shelf/'library.db').unlink()
     with sqlite3.connect(shelf/'library.db') as db:
         db.execute('CREATE TABLE models (file, name)')
         db.execute("INSERT INTO models VALUES ('ghost.distillgan', 'ghost')")

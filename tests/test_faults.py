@@ -214,9 +214,10 @@ def test_a_full_disk_still_lists_and_deletes(disk):
     (folder/'library.db').unlink()
     fill(folder, 0)
     lib = ModelLibrary(folder)
-    assert [e.name for e in lib] == ['Old'] and 'cannot be used' in lib.note and len(lib.df()) == 1
+    assert [e.name for e in lib] == ['Old'] and len(lib.df()) == 1
+    assert lib.repair_index().unreadable == {} and 'cannot be used' in lib.note and len(lib) == 1
     (folder/'filler').unlink()
-    assert not ModelLibrary(folder).note
+    assert repair_index(folder).unreadable == {} and not ModelLibrary(folder).note
 
 def test_a_full_index_does_not_undo_a_save(tmp_path, monkeypatch):
     from distill.library import index
@@ -239,7 +240,7 @@ def read_only(folder, model_id, index):
     lib = ModelLibrary(folder)
     assert [e.name for e in lib] == ['Kept'] and len(lib.df()) == 1
     assert lib.search('kept') and lib.get('Kept').model_id == model_id
-    assert bool(lib.note) != index and load_model(lib.get('Kept')).metadata.name == 'Kept'
+    assert not lib.note and load_model(lib.get('Kept')).metadata.name == 'Kept'
     assert repair_index(folder).unreadable == {} and len(ModelLibrary(folder)) == 1
     for act in (lambda: save(folder, 'New'), lambda: lib.delete('Kept'), lambda: lib.delete('Kept', purge=True)):
         with pytest.raises(WriteError, match='read-only|may not be written') as e: act()

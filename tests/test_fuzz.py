@@ -14,11 +14,14 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, Phase, given, settings, strategies as st
+from distill.archive import archive_bytes
+from distill.core import UserError
 from distill.library.card import ModelFileError, plain_settings
 from distill.library.catalog import ModelLibrary
 from distill.models.contents import read_contents
 from distill.models.persistence import load_model, verify_model
-from little import craft, records, rezip, save, tiny, vocoder
+from distill.training.loop import read_checkpoint
+from little import craft, records, rezip, same, save, tiny, vocoder
 
 TIMES = float(os.environ.get('DISTILL_FUZZ', 1))
 MEMORY, SECONDS = 200e6, 5.
@@ -374,6 +377,91 @@ def test_zip(good, tmp_path, record_property):
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
         run('zips', mutants(), tmp_path, record_property)
+
+# --- records that a reader may take for others
+
+def look_alikes(name):
+    "Names that some reader or file system takes for this one"
+    folder, _, file = name.rpartition('/')
+    yield from (name, name.upper(), name.title(), name.swapcase(), f'{folder.upper()}/{file}', f'{folder}/{file.upper()}')
+    yield from (f'{folder}//{file}', f'{folder}/./{file}', f'./{name}', f'/{name}', f'{folder}/x/../{file}')
+    yield from (name.replace('/', '\\'), f'{name}.', f'{name} ', f' {name}', f'{name}/', f'{name}\0x', f'{name}\0')
+    yield from (''.join(chr(ord(c) + 0xfee0) if c in file else c for c in name), name.replace('k', '\u212a'))
+    yield from (name.replace('a', '\u0430'), name.replace('0', '\u0660'), name.replace('0', '00'), name + '\u200b')
+    yield from (name.replace('e', 'e\u0301'), name.replace('s', '\u017f'), name.replace('.', '\u2024'))
+
+def with_look_alikes(good, other):
+    "Archives with a second record, from `other`, that looks like one of their own: first or last, with others between"
+    items = list(good.items())
+    for name, data in other.items():
+        if name not in good or name.count('/') == 2 and name != 'archive/data/0': continue
+        for alike in look_alikes(name):
+            for fillers in (0, 3):
+                more = [(f'archive/data/9{i}', b'x') for i in range(fillers)]
+                yield name, rezip([(alike, data), *items, *more])
+                yield name, rezip([*items, *more, (alike, data)])
+
+def test_nothing_is_read_but_what_was_checked(good, tmp_path, record_property):
+    raw, d, card = good
+    other = copy.deepcopy(d)
+    other['training_history'] = [dict(other='not what was checked')]
+    for weight in other['model_state_dict'].values(): weight.add_(1)
+    others = records(craft(other, card)) | {'archive/byteorder': b'big', 'archive/version': b'9'}
+    model, checkpoint, loaded, n = tmp_path/'m.distillgan', tmp_path/'c.pt', 0, 0
+    saved = records(bytes(archive_bytes(dict(format='distill_checkpoint', version=1, x=torch.zeros(3)))))
+    unsaved = records(bytes(archive_bytes(dict(format='distill_checkpoint', version=1, x=torch.ones(3), y='other'))))
+    warnings.simplefilter('ignore')
+    for name, data in with_look_alikes(records(raw), others):
+        n += 1
+        model.write_bytes(data)
+        try: m = load_model(model)
+        except ModelFileError: continue
+        loaded += 1
+        assert m.training_history == d['training_history'], name
+        assert same(dict(m.net.state_dict()), d['model_state_dict']), name
+    for name, data in with_look_alikes(saved, unsaved):
+        n += 1
+        checkpoint.write_bytes(data)
+        try: c = read_checkpoint(checkpoint)
+        except UserError: continue
+        loaded += 1
+        assert list(c) == ['format', 'version', 'x'] and not c['x'].any(), name
+    record_property('figure', f'fuzz, look-alikes: {n} files with a second record that some reader takes for a first, '
+                              f'{n - loaded} refused, {loaded} read without it')
+
+@pytest.mark.parametrize('field', ['local', 'directory'])
+def test_a_record_with_two_names(good, tmp_path, field):
+    "One name in the directory of the zip and another one before the record's bytes"
+    raw = bytearray(good[0])
+    at = raw.index(b'archive/data.pkl') if field == 'local' else raw.rindex(b'archive/data.pkl')
+    raw[at:at + 16] = b'archive/DATA.PKL'
+    (tmp_path/'m.distillgan').write_bytes(raw)
+    with pytest.raises(ModelFileError): load_model(tmp_path/'m.distillgan')
+
+def checkpoint_mutants(raw, r):
+    for _ in range(300): yield bytes_mutant(raw, r)
+    recs = records(raw)
+    for _ in range(300): yield rezip(recs | {'archive/data.pkl': pickle_mutant(recs['archive/data.pkl'], r)})
+
+def test_checkpoints_from_strangers(tmp_path):
+    "A checkpoint is read as safely as a model"
+    ran, file, r = tmp_path/'ran', tmp_path/'c.pt', random.Random(3)
+    contents = dict(format='distill_checkpoint', version=1, kind='vae', net={'w': torch.ones(9)}, done=50, sums={}, seconds=.5)
+    raw = bytes(archive_bytes(contents))
+    file.write_bytes(raw)
+    assert read_checkpoint(file)['done'] == 50
+    def mutants():
+        yield from checkpoint_mutants(raw, r)
+        for call in calls(ran):
+            with suppress(*UNWRITABLE): yield craft(contents | dict(net=call), b'{}')
+        for p in raw_pickles(ran): yield rezip(records(raw) | {'archive/data.pkl': p})
+    for data in mutants():
+        file.write_bytes(data)
+        watching.append(1)
+        try: read_checkpoint(file)
+        except UserError as e: assert '\n' not in str(e) and str(file) in str(e)
+        finally: watching.clear()
+        assert not seen and not ran.exists()
 
 # --- the contents: property-based
 

@@ -15,7 +15,8 @@ from distill.library.catalog import ModelLibrary, repair_index
 from distill.models.metadata import ModelMetadata, VocoderInfo
 from distill.library.card import NewerModelFile, OldModelFile
 from distill.models import LoadedModel, delete_model, load_model, save_model, save_model_from_checkpoint
-from distill.models.contents import MOST_OPS, read_contents, to_plain
+from distill.archive import MOST_OPS, to_plain
+from distill.models.contents import read_contents
 from distill.models.persistence import ModelFileError, verify_model
 from distill.training.loop import CHECKPOINT_VERSION
 from little import HISTORY, MEL, craft, generator_v2, offset, records, rezip, same, save, tiny, vocoder
@@ -191,7 +192,7 @@ def test_old_files_still_load():
 # --- from a checkpoint, and away again
 
 def checkpoint(path, **kw):
-    torch.save(dict(format='distill_checkpoint', version=CHECKPOINT_VERSION, kind='vae', model_state_dict=tiny().state_dict(), model_config=dataclasses.asdict(tiny().cfg),
+    torch.save(dict(format='distill_checkpoint', version=CHECKPOINT_VERSION, kind='vae', model_state_dict=dict(tiny().state_dict()), model_config=dataclasses.asdict(tiny().cfg),
                     spectrogram_config=dataclasses.asdict(MEL), training_config=dict(lr=1e-3, seed=7), training_history=HISTORY, optimizer=dict(m=torch.zeros(50_000)),
                     random=torch.get_rng_state(), corpus=dict(name='rain', n_files=30, seconds=147.), cpu_seconds=12.5) | kw, path)
     return path

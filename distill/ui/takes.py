@@ -136,8 +136,8 @@ class Takes:
         self.panel, self.controls, self.history = panel, controls, history
         self.latest: list[Take] = []
         self.kept: list[Take] = []   # the newest first
-        self.latest_box, self.kept_box = W.VBox(), W.VBox()
         self.heading = W.HTML()      # above the kept ones
+        self.latest_box, self.kept_box = W.VBox(), W.VBox([self.heading])
         self.folder = field(W.Text, 'export to', str(folder), 60, 200, placeholder='a folder')
         self.format = W.Dropdown(options=_FORMATS, layout=dict(width='70px'))
         self.export_kept = panel.button('Export kept', self.export_all, 'Write every take that was kept')
