@@ -1,4 +1,5 @@
 "Panels without a browser: controls that do something, pages without a kernel, what goes wrong, threads that end"
+import gc
 import json
 import subprocess
 import sys
@@ -8,10 +9,12 @@ import ipywidgets as W
 import numpy as np
 import pytest
 import torch
+from ipywidgets.widgets.widget import _instances as open_widgets
+from matplotlib.figure import Figure
 from little import put_card, save
 from distill.audio.corpus import Corpus
 from distill.audio.demo import demo_corpus
-from distill.audio.files import Sound, read_audio, read_source
+from distill.audio.files import Sound, read_audio, read_source, write_audio
 from distill.core import UserError
 from distill.features.mel import MelConfig
 from distill.generation.presets import presets
@@ -25,11 +28,13 @@ from distill.models.vae import VAEConfig
 from distill.training.loop import fit, read_checkpoint
 from distill.training.plan import TrainConfig
 from distill.training.vae import VAETraining
-from distill.ui import CorpusPanel, LibraryPanel, ModelPanel, Player, TrainPanel, VocoderPanel, _lazy, loss_curves
+from distill.ui import (
+    CorpusPanel, LibraryPanel, ModelPanel, Player, TrainPanel, VocoderPanel, _lazy, gallery, loss_curves)
 from distill.ui.drop import write_dropped
-from distill.ui.parts import is_shown
+from distill.ui.parts import close_all, is_shown
 from distill.ui.table import Rows
-from distill.ui.train import unfinished_model
+from distill.ui.takes import Take
+from distill.ui.train import Training, unfinished_model
 from distill.ui.vocoder import VocoderTraining, unfinished
 from distill.ui.work import Work
 
@@ -168,6 +173,32 @@ def test_takes_go_into_the_history(library, tmp_path):
     p.make.click()
     assert 'history is full' in p.message and len(p.takes) == 2
 
+def test_a_take_that_is_gone_leaves_nothing(made, tmp_path):
+    "However many takes there have been: no widget, no take, no figure, kept and fetched ones included"
+    p = player(made, tmp_path/'out', seconds=.1)
+    p.count.value = 2
+    def use():
+        p.make.click()
+        p.takes[0].keep.click()
+        p.past.query.value = 'rain'
+        p.past.menu.value = p.past.menu.options[-1]
+        p.past.fetch.click()
+        p.kept[0].drop.click()
+        p.past.query.value = ''
+        gc.collect()
+        alive = [o for o in gc.get_objects() if type(o) in (Take, Figure)]
+        return len(open_widgets), len(alive)
+    use()
+    before = use()
+    assert use() == use() == before
+
+def test_a_panel_that_is_closed_leaves_no_widget(library, sounds):
+    for make in (lambda: ModelPanel(library/'Rain.distillgan'), lambda: LibraryPanel(library),
+                 lambda: CorpusPanel(sounds), lambda: TrainPanel(sounds, 'x', library), lambda: VocoderPanel(library)):
+        before = set(open_widgets)
+        close_all(make())
+        assert set(open_widgets) == before
+
 def test_takes_without_a_history(library, tmp_path):
     "What cannot be written is said, and the takes are there to hear"
     (library/'history').write_text('in the way')
@@ -233,6 +264,25 @@ def test_a_morph_in_the_panel(pair, sounds):
     assert c.to.value == '' and c.like.value.endswith('.flac')
     c.to.value = 'nothing.wav'
     assert 'nothing.wav' in p.message
+
+def test_a_given_sound_that_cancels_is_refused(pair, sounds, tmp_path):
+    "By the sentence that a corpus has for it, wherever a panel takes a sound"
+    p, _ = pair
+    x = .5*np.sin(np.arange(48_000)/20)
+    wav = str(write_audio(tmp_path/'inverted.wav', np.stack([x, -x])))
+    good = str(sorted(sounds.rglob('*.wav'))[0])
+    for fields in ((p.controls.like,), (p.controls.like, p.controls.to)):
+        for field in fields: field.value = good
+        fields[-1].value = wav
+        assert 'cancel each other' in p.message
+        p.show_message('')
+        p.make.click()
+        assert 'cancel each other' in p.message and not p.takes
+    p.report.sounds.value = str(tmp_path)
+    p.put(Recipe(seconds=.2))
+    p.make.click()
+    assert 'cancel each other' in p.message and p.takes[0].nearness == ''
+    assert 'cancel each other' in CorpusPanel(tmp_path).message
 
 def test_a_preset_has_no_sounds(pair, sounds):
     p, _ = pair
@@ -396,18 +446,18 @@ def test_slots_and_locks(made):
 def test_every_control_of_the_library_panel(library):
     p = LibraryPanel(library, per_page=2)
     d = p.details
-    p.select('Rain')
+    p.table.select('Rain')
     for w in controls(p):
         if w in (d.name, d.tags, d.undo) or getattr(w, 'disabled', False): continue   # read by the buttons beside them
-        p.select('Harbor' if isinstance(w, Rows) else 'Rain')
+        p.table.select('Harbor' if isinstance(w, Rows) else 'Rain')
         p.show_message('')
         if w is d.rename: d.name.value = 'Drizzle'
         if w is d.tag: d.tags.value = 'wet'
         before = snapshot(p, w)
         use(w)
-        assert snapshot(p, w) != before or w is p.again, f'{w.description} does nothing'
-        if w is p.query: p.query.value = ''
-        if w is p.vocoder: p.vocoder.index = 0
+        assert snapshot(p, w) != before or w is p.table.again, f'{w.description} does nothing'
+        if w is p.table.query: p.table.query.value = ''
+        if w is p.table.vocoder: p.table.vocoder.index = 0
         if w is d.rename:
             d.name.value = 'Rain'
             d.rename.click()
@@ -416,8 +466,8 @@ def test_every_control_of_the_library_panel(library):
     d.undo.click()
     assert len(p.library) == n + 1
     put_card(library, 'New')
-    p.again.click()
-    assert len(p.found) == len(p.library)
+    p.table.again.click()
+    assert len(p.table.found) == len(p.library)
 
 def test_every_button_has_a_handler(made, library, sounds):
     panels = (ModelPanel(made), LibraryPanel(library), CorpusPanel(sounds), TrainPanel(sounds, 'x', library),
@@ -443,8 +493,16 @@ def test_a_model_by_name_id_path_or_itself(library, monkeypatch):
     with pytest.raises(UserError): ModelPanel('nobody')
 
 def test_an_empty_field_is_no_folder(sounds, library, monkeypatch):
-    "Never the working directory"
+    "Never the working directory, in panels and in Python"
     monkeypatch.chdir(sounds)
+    before = sorted(sounds.rglob('*'))
+    for ask in (Corpus, LibraryPanel, lambda folder: write_dropped(folder, 'x.wav', b'x')):
+        with pytest.raises(UserError): ask('')
+    for panel in (CorpusPanel, TrainPanel, VocoderPanel):
+        with pytest.raises(UserError): panel(into='')
+    training = Training('', 'x', library)
+    assert training.wait(60) == 'failed' and isinstance(training.error, UserError)
+    assert sorted(sounds.rglob('*')) == before
     for p in (CorpusPanel(), TrainPanel(models_dir=library), VocoderPanel(library)):
         p.sounds.field.value = '  '
         assert p.corpus is None and p.message == ''
@@ -453,9 +511,28 @@ def test_an_empty_field_is_no_folder(sounds, library, monkeypatch):
     for p in (TrainPanel(name='x', models_dir=library), VocoderPanel(library, 'Rain')):
         p.start.click()
         assert 'enter a folder' in p.message and not p.running
-    p = ModelPanel(library/'Rain.distillgan')
+    p = player(library/'Rain.distillgan', '')
     p.report.measure.click()
     assert 'needs sounds' in p.message
+    for field in (p.report.sounds, p.controls.like, p.controls.to): field.value = '  '
+    p.make.click()
+    assert p.message == '' and p.takes[0].nearness == '' and p.recipe.like is p.recipe.to is None
+    p.takes[0].export.click()
+    assert 'no folder to export to' in p.message
+
+def test_a_corpus_that_is_open_is_not_read_again(sounds, library):
+    corpus = Corpus(sounds)
+    for p in (CorpusPanel(corpus), TrainPanel(corpus, 'x', library), VocoderPanel(library, sounds=corpus)):
+        assert p.corpus is corpus and p.sounds.folder == str(sounds)
+        p.sounds.again.click()
+        assert p.corpus is not corpus and p.corpus.fingerprint == corpus.fingerprint
+
+def test_sounds_are_dropped_on_every_panel_that_needs_some(sounds, library, tmp_path):
+    data = next(sounds.rglob('*.wav')).read_bytes()
+    panels = CorpusPanel, TrainPanel, VocoderPanel
+    for i, p in enumerate([panel(into=tmp_path/panel.__name__) for panel in panels]):
+        p.sounds.drop.take(f'{i}.wav', data)
+        assert p.corpus.names == [f'{i}.wav'] and p.sounds.folder == str(tmp_path/type(p).__name__)
 
 # --- without a kernel
 
@@ -465,7 +542,7 @@ def test_still_pages(made, library, sounds):
                      VocoderPanel(library, 'Rain'))
     m.make.click()
     c.map.selected = 0
-    l.select('Rain')
+    l.table.select('Rain')
     wanted = {v: ('Rain', 'base vocoder', 'Choose a model and a folder'), m: ('<audio', '<img', 'of variance'),
               l: ('<table', 'HiFi-GAN', 'Harbor'), c: ('<img', '<audio', '16 of 16 files'), t: ('steps, about',)}
     for p, wants in wanted.items():
@@ -473,20 +550,38 @@ def test_still_pages(made, library, sounds):
         assert all(w in d['text/html'] for w in wants)
         assert p.model_id not in d['text/html'] and len(d['text/html']) < 300_000
         assert len(repr(p)) < 120 and d['text/plain'] == repr(p)
-    l.view.value = 'cards'
+    l.table.view.value = 'cards'
     assert '50 epochs · loss 0.0300' in l._repr_html_() and '#d1fae5' in l._repr_html_()
+
+def test_a_map_shows_how_far_it_is(sounds, made):
+    "From the first sound to the last, and what has been measured is not measured again"
+    p, messages = CorpusPanel(model=made), []
+    p.message_box.observe(lambda _: messages.append((p.message, is_shown(p.summary), is_shown(p.map))), 'value')
+    p.sounds.field.value = str(sounds)
+    measured = [f'Measuring the sounds: {n} of 16' for n in range(1, 17)]
+    reading = [text.replace('Measuring', 'Reading') for text in measured]
+    assert [text for text, *_ in messages] == ['Reading the sounds …', *reading, '',
+                                               'Measuring the sounds …', *measured, '']
+    assert all(summary and not map for text, summary, map in messages if text.startswith('Measuring'))
+    assert is_shown(p.map) and len(p.map.points) == 16
+    messages.clear()
+    p.view.index = 1
+    assert [text for text, *_ in messages][1:-1] == measured
+    messages.clear()
+    for view in (0, 1): p.view.index = view
+    assert messages == []
 
 def test_texts_of_strangers_are_not_html(library):
     "A model's name comes from a file, and a file from anybody"
     evil = '<img src=x onerror=alert(1)>'
     put_card(library, evil, tags=(evil,), corpus=evil, description=evil)
     p = LibraryPanel(library)
-    p.select(next(e for e in p.found if e.name == evil))
+    p.table.select(next(e for e in p.table.found if e.name == evil))
     p.details.mark.click()
-    p.select('Rain')
+    p.table.select('Rain')
     for view in ('table', 'cards'):
-        p.view.value = view
-        assert '<img src=x' not in p._repr_html_() + p.details.facts.value + json.dumps(p.rows.rows)
+        p.table.view.value = view
+        assert '<img src=x' not in p._repr_html_() + p.details.facts.value + json.dumps(p.table.rows.rows)
 
 # --- what is heard
 
@@ -499,6 +594,29 @@ def test_parts_make_the_whole(tmp_path):
         heard.append(read_audio(tmp_path/'p.flac')[0])
     p.sound.save(tmp_path/'saved.wav')
     assert torch.equal(torch.cat(heard, 1), read_audio(tmp_path/'saved.wav')[0])
+
+def test_a_download_is_encoded_once(tmp_path, monkeypatch):
+    "However many pieces it has; they are the file that `save` writes, and they are forgotten afterwards"
+    x = np.random.default_rng(0).uniform(-.9, .9, (2, 20*48_000)).astype('float32')
+    p, saved, answers = Player(Sound(x), 'long'), [], []
+    monkeypatch.setattr(Sound, 'save', lambda *args, real=Sound.save, **kw: saved.append(args) or real(*args, **kw))
+    p.send = lambda answer, buffers: answers.append((answer, buffers[0]))
+    for k in range(6): p._answer(p, dict(piece=k), [])
+    assert len(saved) == 1 and p._wav == b'' and {answer['name'] for answer, _ in answers} == {'long.wav'}
+    assert [(answer['piece'], answer['of']) for answer, _ in answers] == [(k, 6) for k in range(6)]
+    (tmp_path/'received.wav').write_bytes(b''.join(data for _, data in answers))
+    p.sound.save(tmp_path/'saved.wav')
+    assert torch.equal(read_audio(tmp_path/'received.wav')[0], read_audio(tmp_path/'saved.wav')[0])
+    p.put(Sound([np.nan]*4800))
+    p._answer(p, dict(piece=0), [])
+    assert 'not numbers' in answers[-1][0]['error']
+
+def test_channels_that_cancel_are_seen():
+    side = np.sin(np.arange(4800)/20).astype('float32')
+    both, one = Player(Sound(np.stack([side, -side]))), Player(Sound(side))
+    assert max(np.frombuffer(both.peaks, 'int8')) == max(np.frombuffer(one.peaks, 'int8')) == 127
+    image = lambda x: gallery(Sound(x), titles=['x']).data.split('<audio')[0]
+    assert image(np.stack([side, -side])) == image(side) != image(0*side)
 
 def test_ten_minutes_do_not_bloat_the_page():
     p = Player(Sound(np.zeros(600*48_000, 'float32')), 'ten minutes')
@@ -516,7 +634,7 @@ def test_a_stereo_sound_plays(tmp_path):
 def test_a_bug_is_shown_and_kept(library, monkeypatch):
     p = LibraryPanel(library)
     monkeypatch.setattr(p.library, 'delete', lambda e: 1/0)
-    p.select('Rain')
+    p.table.select('Rain')
     with pytest.raises(ZeroDivisionError): p.attempt(p.details.remove)
     assert 'ZeroDivisionError' in p.message and isinstance(p.error, ZeroDivisionError)
 
@@ -529,7 +647,7 @@ def test_a_model_without_sliders(tmp_path):
 def test_a_model_that_somebody_else_deleted(library):
     p = LibraryPanel(library)
     d = p.details
-    p.select('Rain')
+    p.table.select('Rain')
     (library/'Rain.distillgan').unlink()
     for b in (d.preview, d.load, d.copy, d.rename, d.delete):
         b.click()
@@ -547,10 +665,10 @@ def test_search_in_two_thousand_models(tmp_path):
         put_card(tmp_path, f'{("rain", "wind", "bell")[i % 3]} {i}', corpus=f'tape {i % 9}', created='2026-01-01')
     p = LibraryPanel(tmp_path)
     for query in ('r', 'ra', 'rain 7', 'tape 3', 'none of it', ''):
-        p.query.value = query
+        p.table.query.value = query
         found = {e.model_id for e in p.library.search(query)}            # what the library itself finds
-        assert {e.model_id for e in p.found} == found
-        assert len(p.rows.rows) <= 15
+        assert {e.model_id for e in p.table.found} == found
+        assert len(p.table.rows.rows) <= 15
 
 # --- trainings
 

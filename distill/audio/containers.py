@@ -92,7 +92,8 @@ def _tag_length(f, at, end):
     if head[:3] == b'ID3' and len(head) >= 10 and max(head[6:10]) < 128:
         a, b, c, d = head[6:10]
         return 10 + (a << 21 | b << 14 | c << 7 | d) + 10*(head[5] >> 4 & 1)
-    if head[:3] == b'TAG' and end - at in (128, 355): return end - at
+    if head[:4] == b'TAG+': return 227
+    if head[:3] == b'TAG' and _at(f, at + 128, 1) in (b'', b'\xff', b'I', b'A', b'R'): return 128
     if head[:8] == b'APETAGEX' and len(head) == 32: return 32 + int.from_bytes(head[12:16], 'little')
     if head[:11] == b'LYRICSBEGIN':
         lyrics = re.search(b'LYRICS200|LYRICSEND', _at(f, at, 2**20))
@@ -150,24 +151,26 @@ def _chunk(f, at, end, layout):
     size = int.from_bytes(head[layout.name:], layout.order) - layout.counts
     return _Chunk(name, at, at + len(head), max(0, size))
 
-def _next_chunk(f, stop, start, end, layout):
-    "The chunk after one that ends at `stop`; some programs forget the byte that aligns it"
-    aligned = stop + (start - stop) % layout.align
-    return _chunk(f, aligned, end, layout) or _chunk(f, stop, end, layout)
+def _next_chunk(f, stop, size, end, layout):
+    "The chunk after one of that size that ends at `stop`; some programs forget the bytes that align it"
+    aligned = _chunk(f, stop + -size % layout.align, end, layout)
+    if aligned and aligned.body + aligned.size <= end or not size % layout.align: return aligned
+    return _chunk(f, stop, end, layout) or aligned
 
-# %% ../../nbs/101_audio.containers.ipynb #a2c59fd5
-def _tidy(f, at, start, end, layout):
+# %% ../../nbs/101_audio.containers.ipynb #87f57624
+def _tidy(f, at, end, layout):
     "Whether the file is made of chunks from a place to its end"
-    while at < end:
-        chunk = _next_chunk(f, at, start, end, layout)
-        if not chunk or chunk.body + chunk.size > end + 1: return False
-        at = chunk.body + chunk.size
+    size = 0
+    while at + layout.align <= end:
+        chunk = _next_chunk(f, at, size, end, layout)
+        if not chunk or chunk.body + chunk.size > end: return False
+        at, size = chunk.body + chunk.size, chunk.size
     return True
 
-def _extent(f, chunk, size, start, end, layout):
+def _extent(f, chunk, size, end, layout):
     "Where the contents of a sound's chunk end, and which share of them is there"
     there = end - chunk.body
-    if not size: return (chunk.body if _tidy(f, chunk.body, start, end, layout) else end), 1.
+    if not size: return (chunk.body if _tidy(f, chunk.body, end, layout) else end), 1.
     if size <= there: return chunk.body + size, 1.
     unknown = size >= (0x7fff_0000 if layout.size == 4 else 2**62)
     return end, 1. if unknown else there/size
@@ -192,18 +195,19 @@ def _contents(f, start, end, layout):
     "Walk through a container, up to its end or to another one"
     chunks: dict[bytes, bytes] = {}
     sound: list[range] = []
-    share, at, another = 1., start + layout.first, False
-    while chunk := _next_chunk(f, at, start, end, layout):
+    share, at, size, another = 1., start + layout.first, 0, False
+    while chunk := _next_chunk(f, at, size, end, layout):
         another = chunk.name in _FIRST_CHUNKS
         if another or chunk.name != layout.sound and chunk.body + chunk.size > end + 1: break
         if chunk.name == layout.sound:
             size = chunk.size
             if size == 0xffff_ffff and b'ds64' in chunks: size = int.from_bytes(chunks[b'ds64'][8:16], 'little')
-            at, share = _extent(f, chunk, size, start, end, layout)
+            at, share = _extent(f, chunk, size, end, layout)
             sound.append(range(min(at, chunk.body + layout.skip), at))
         else:
             if chunk.name in _NEEDED: chunks[chunk.name] = _at(f, chunk.body, chunk.size)
             at = chunk.body + chunk.size
+        size = at - chunk.body
     if not another: _check_rest(f, _skip_tags(f, at, end), end, sum(map(len, sound)))
     return _Contents(chunks, tuple(sound), share, chunk.at if another else end)
 

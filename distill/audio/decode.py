@@ -5,6 +5,7 @@
 # %% ../../nbs/102_audio.decode.ipynb #d7970e8c
 from __future__ import annotations
 import itertools, json, os, re
+from dataclasses import replace
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -75,19 +76,36 @@ def _open_part(file, part):
     f.seekable = lambda: False
     return f
 
+def _blocks_of(f): # yields (t,c), Hz
+    while len(block := f.read(_BLOCK, dtype='float32', always_2d=True)): yield block, f.samplerate
+
+def _last_flac_block(file, part, n): # yields (t,c), Hz
+    "The rest of a FLAC that has something behind its sound, from sample `n` on: its header says where to stop"
+    head = bytearray(part.pieces[0])
+    head[21:26] = (head[21] << 32 | part.frames).to_bytes(5, 'big')
+    with _open_part(file, replace(part, pieces=(bytes(head), *part.pieces[1:]))) as f:
+        for start in range(0, n, _BLOCK): f.read(min(_BLOCK, n - start))
+        yield from _blocks_of(f)
+
 def _sndfile_blocks(file, part): # yields (t,c), Hz
     "All frames of a part; `Damaged` if some are missing, `_Foreign` if libsndfile does not know the format"
-    n, rate = 0, 0
+    n, rate, stated = 0, 0, part.frames
     try:
         with _open_part(file, part) as f:
-            rate = f.samplerate
-            while len(block := f.read(_BLOCK, dtype='float32', always_2d=True)):
-                n += len(block)
-                yield block, rate
+            if part.kind == 'ogg': stated = f.frames
+            try:
+                for block, rate in _blocks_of(f):
+                    n += len(block)
+                    yield block, rate
+            except sf.SoundFileError:
+                if part.kind != 'flac' or not n <= stated <= n + _BLOCK: raise
+                for block, rate in _last_flac_block(file, part, n):
+                    n += len(block)
+                    yield block, rate
     except sf.SoundFileError as e:
         if not n and re.search('unimplemented|unsupported|not support|unknown', str(e), re.I): raise _Foreign(str(e)) from e
         raise Damaged(f'it cannot be decoded after {n/rate:.2f} s' if n else 'nothing of it can be decoded') from e
-    _check_length(n, rate, part)
+    _check_length(n, rate, replace(part, frames=stated))
 
 # %% ../../nbs/102_audio.decode.ipynb #b669eb5a
 _FFMPEG = (
