@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from distill import ConvVAE, MelConfig, VAEConfig, generate, save_model
 from distill.audio.demo import demo_corpus
 from distill.cli import app
+from distill.library.unfinished import checkpoint_path
 from distill.models import ModelMetadata
 from distill.models.persistence import edit_model
 from distill.pipeline import train_model
@@ -305,6 +306,9 @@ def rehearsal(place, tmp_path_factory):
         edit_model(name, sliders={made.sliders[0].name: 'brightness'}, models_dir=home/'models')
     for name, model_id in (('Rain on tin', '1a2b0001'), ('Rain at sea', '3c4d0002')):
         save_model(ConvVAE(VAEConfig(channels=16)), MelConfig(), {}, ModelMetadata(name, model_id), home/'models')
+    unfinished = checkpoint_path(home/'models', 'Rain by night')
+    unfinished.parent.mkdir()
+    unfinished.write_bytes(b'')
     return home
 
 

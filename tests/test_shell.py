@@ -19,6 +19,7 @@ BEHIND = {   # a command's words -> the functions whose parameters its options s
     'model list': ['distill.library.catalog.ModelLibrary.search', 'distill.library.catalog.ModelLibrary.df'],
     'model edit': ['distill.models.persistence.edit_model'],
     'model report': ['distill.evaluation.evaluate.report'],
+    'model discard': ['distill.library.unfinished.discard_training'],
     'model delete': ['distill.library.catalog.ModelLibrary.delete'],
 }
 OWN = {     # what a command has and Python has not, or has otherwise, and why
@@ -28,7 +29,7 @@ OWN = {     # what a command has and Python has not, or has otherwise, and why
     'out': "with `format`, Python's path", 'format': "with `out`, Python's path",
     'history': 'Python has History().add', 'force': 'a command asks',
     'compare_with': 'Python has Nearness(Corpus(folder))(sound)',
-    'trash': 'Python has library.trash', 'open_it': 'for people',
+    'trash': 'Python has library.trash', 'unfinished': 'Python has unfinished_trainings', 'open_it': 'for people',
     ('model list', 'vocoder'): 'True and False are no words for a shell',
     ('demo', 'seed'): 'of three things at once', ('generate', 'preset'): 'Python has presets of its own',
     ('morph', 'position'): 'always a list', ('generate', 'n'): 'Python has loops',

@@ -505,23 +505,23 @@ def _is_note(frame, kind):
 
 def _runs(f, start, end):
     "All frames, from the first one on, in runs"
-    runs, at, length = [], _find_frames(f, start, end), 0
+    runs, at, length, broken = [], _find_frames(f, start, end), 0, True
     while at is not None and at < end:
         frame = _frame(head := _at(f, at, 44))
-        if not frame or at + frame[1] > end or runs and frame[0] != runs[-1].kind and not _frames_here(f, at, end):
-            at = _after_gap(f, at, end, runs, length)
+        if not frame or at + frame[1] > end or not broken and frame[0] != runs[-1].kind and not _frames_here(f, at, end):
+            behind = _skip_tags(f, at, end)
+            broken = behind == at
+            at = _after_gap(f, at, end, runs, length) if broken else behind
             continue
         kind, length = frame
         note = _is_note(head, kind)
-        if note or not runs or kind != runs[-1].kind: runs.append(_Run(kind, _at(f, at, length) if note else b''))
+        if note or broken or kind != runs[-1].kind: runs.append(_Run(kind, _at(f, at, length) if note else b''))
         if not note: runs[-1].add(at, length)
-        at += length
+        at, broken = at + length, False
     return [run for run in runs if run.count]
 
 def _after_gap(f, at, end, runs, length):
     "Where frames go on after a place where none begins; None if they do not"
-    behind = _skip_tags(f, at, end)
-    if behind > at: return behind
     again = _find_frames(f, at - length + 1, end)
     if again is None: return None
     if again < at: runs[-1].drop_last(length)      # the last one was cut by what follows it

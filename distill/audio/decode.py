@@ -79,13 +79,11 @@ def _open_part(file, part):
 def _blocks_of(f): # yields (t,c), Hz
     while len(block := f.read(_BLOCK, dtype='float32', always_2d=True)): yield block, f.samplerate
 
-def _last_flac_block(file, part, n): # yields (t,c), Hz
-    "The rest of a FLAC that has something behind its sound, from sample `n` on: its header says where to stop"
-    head = bytearray(part.pieces[0])
-    head[21:26] = (head[21] << 32 | part.frames).to_bytes(5, 'big')
-    with _open_part(file, replace(part, pieces=(bytes(head), *part.pieces[1:]))) as f:
+def _last_block(file, part, n): # -> (t,c)
+    "The rest of a FLAC with something behind its sound, from sample `n` on; reading one more would be an error"
+    with _open_part(file, part) as f:
         for start in range(0, n, _BLOCK): f.read(min(_BLOCK, n - start))
-        yield from _blocks_of(f)
+        return f.read(part.frames - n, dtype='float32', always_2d=True)
 
 def _sndfile_blocks(file, part): # yields (t,c), Hz
     "All frames of a part; `Damaged` if some are missing, `_Foreign` if libsndfile does not know the format"
@@ -99,9 +97,9 @@ def _sndfile_blocks(file, part): # yields (t,c), Hz
                     yield block, rate
             except sf.SoundFileError:
                 if part.kind != 'flac' or not n <= stated <= n + _BLOCK: raise
-                for block, rate in _last_flac_block(file, part, n):
-                    n += len(block)
-                    yield block, rate
+                block = _last_block(file, part, n)
+                n += len(block)
+                yield block, rate or f.samplerate
     except sf.SoundFileError as e:
         if not n and re.search('unimplemented|unsupported|not support|unknown', str(e), re.I): raise _Foreign(str(e)) from e
         raise Damaged(f'it cannot be decoded after {n/rate:.2f} s' if n else 'nothing of it can be decoded') from e

@@ -13,7 +13,7 @@ import typer
 from .shell import (
     DEVICES, MODEL, VOCODERS, AsJson, Model, ModelsDir, choices, find_model, flat_options, is_word,
     model_names, note, option, print_json, print_table, shell_help)
-from ..core import UserError
+from ..core import UserError, printable
 from ..library.card import file_stem, read_card
 if TYPE_CHECKING:
     from distill.audio.files import Sound
@@ -342,6 +342,7 @@ def history(
     else:
         print_table(list(TAKE_COLUMNS), take_cells(found))
     note(f'{len(found)} of {past.caption}, in {past.folder}')
+    for file, why in past.unreadable.items(): note(f'Not a take: {printable(file)} ({why})')
     if len(found): return
     if past.size and words: note(f'No take matches {words!r}: use fewer words, or none to list all.')
     else: note('There are no takes yet: `distill generate` puts each sound here.')

@@ -4,10 +4,9 @@
 
 # %% ../../nbs/640_library.history.ipynb #3fa24a44
 from __future__ import annotations
-import contextlib, json, os
+import contextlib, json, os, re
 from collections.abc import Mapping
 from datetime import datetime, timezone
-from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING: import pandas as pd
@@ -17,11 +16,12 @@ __all__ = ['HISTORY_LIMIT', 'TAKE_COLUMNS', 'History', 'take_cells']
 
 # %% ../../nbs/640_library.history.ipynb #a0affb2c
 from .. import __version__
-from ..audio.files import AudioError, Sound, read_audio, read_tags, write_audio
-from ..core import MissingFile, UserError, models_folder, rename_new, write_error
-from .card import file_facts, file_stem
+from ..audio.files import Sound, read_audio, read_tags, write_audio
+from ..core import (
+    ExistingFile, MissingFile, UserError, free_names, models_folder, printable, rename_new, write_error)
+from .card import file_stem
 from .catalog import ModelLibrary
-from .index import FolderIndex, Rows
+from .index import FolderIndex, Rows, list_files
 from ..models.metadata import iso_moment
 from ..models.model import Model
 from ..models.persistence import ModelRef
@@ -33,13 +33,16 @@ _KINDS: dict[str, Any] = dict(model=str, model_id=str, model_hash=str, made=str,
 def _take(tags: Mapping[str, Any]) -> dict[str, Any]:
     "What the table of takes shows of a sound's tags"
     take = {k: tags[k] for k, kind in _KINDS.items() if isinstance(tags.get(k), kind)}
-    if not 0 <= take.get('seed', 0) < 2**63: del take['seed']
+    take = {k: printable(v) if isinstance(v, str) else v for k, v in take.items()}
+    for k, most in dict(seed=2**63, seconds=1e9).items():
+        if not 0 <= take.get(k, 0) < most: del take[k]
     if created := tags.get('created'):
         with contextlib.suppress(UserError): take['created'] = iso_moment('created', created)
     sliders = tags['sliders'] if isinstance(tags.get('sliders'), dict) else {}
-    take['sliders'] = {name: v for name, v in sliders.items() if isinstance(v, (int, float))}
+    numbers = {name: v for name, v in sliders.items() if isinstance(v, (int, float)) and abs(v) < 1e9}
+    take['sliders'] = {printable(name): v for name, v in numbers.items()}
     notes = tags['models'] if isinstance(tags.get('models'), list) else []
-    blended = [str(note.get('model_id')) for note in notes if isinstance(note, dict)]
+    blended = [printable(note.get('model_id')) for note in notes if isinstance(note, dict)]
     take['model_ids'] = blended or [take.get('model_id', '')]
     return take
 
@@ -53,31 +56,32 @@ def _search_text(take: Mapping[str, Any], tags: Mapping[str, Any]) -> str:
 class _HistoryIndex(FolderIndex):
     "What is known about the takes in a history's folder"
     name = 'history.db'
+    version = 2
     tables = dict(takes='file size mtime_ns text take error')
 
     def folders(self) -> list[Path]: return [self.folder, self.folder/'kept']
 
     def scan(self) -> dict[str, tuple[int, int]]:
         "The sounds there are; none where there is no folder"
-        found = {}
-        for folder in self.folders():
-            with contextlib.suppress(OSError), os.scandir(folder) as entries:
-                for f in entries:
-                    if f.name[0] == '.' or not f.name.endswith('.flac'): continue
-                    name = str(Path(f.path).relative_to(self.folder))
-                    with contextlib.suppress(OSError): found[name] = file_facts(f.stat())
+        found: dict[str, tuple[int, int]] = {}
+        for folder, prefix in zip(self.folders(), ('', 'kept/')):
+            try: files = list_files(folder, '.flac')
+            except FileNotFoundError: continue
+            except OSError as e:
+                remedy = 'change the permissions of this folder'
+                raise MissingFile(f'Cannot read the history {folder} ({e.strerror or e}): {remedy}.') from e
+            found |= {f'{prefix}{name}': facts for name, facts in files.items()}
         return found
 
-    def read(self, file: str, size: int, mtime_ns: int) -> Rows | None:
+    def read(self, file: str, size: int, mtime_ns: int) -> Rows:
         "The row of one sound"
-        try: tags = read_tags(self.folder/file)
-        except MissingFile: return None
-        except AudioError as e: return dict(takes=(file, size, mtime_ns, '', None, str(e)))
+        tags = read_tags(self.folder/file)
         take = _take(tags)
         return dict(takes=(file, size, mtime_ns, _search_text(take, tags), json.dumps(take), None))
 
 # %% ../../nbs/640_library.history.ipynb #171f2600
-HISTORY_LIMIT = 10**9   # bytes
+HISTORY_LIMIT = 10**9             # bytes
+_OURS = re.compile(r'\d{8}T\d+-')  # how the names of takes begin: with their time; those to keep begin with their folder
 
 class History:
     """The takes that were made with the models of a library
@@ -109,6 +113,11 @@ class History:
         "How many takes there are, and how much of the limit they fill"
         return f'{counted(len(self), "take")}, {size_text(self.size)} of {size_text(self.limit)}'
 
+    @property
+    def unreadable(self) -> dict[str, str]:
+        "Files in the folder that are no takes: name -> why"
+        return self._index.unreadable()
+
     def __len__(self) -> int: return len(self._index.scan())
 
     def __repr__(self) -> str: return f'History({self.caption})'
@@ -139,8 +148,11 @@ class History:
         tags |= dict(title=sound.info.get('name') or stem, software=f'distill {__version__}',
                      created=now.isoformat(timespec='milliseconds'))
         folder = self.folder/'kept' if keep else self.folder
-        names = (folder/(f'{stem}_{i}.flac' if i else f'{stem}.flac') for i in count())
-        path = write_audio(next(p for p in names if not p.exists()), sound.samples, sound.rate, tags)
+        for path in free_names(folder, stem, '.flac'):
+            with contextlib.suppress(ExistingFile):
+                write_audio(path, sound.samples, sound.rate, tags)
+                break
+        self._index.put(path.relative_to(self.folder).as_posix())
         self.make_room(but=path)
         return path
 
@@ -162,7 +174,7 @@ class History:
         files = self._index.scan()
         over = sum(size for size, _ in files.values()) - self.limit
         removed, room = [], 0
-        for name in sorted(name for name in files if '/' not in name):  # names begin with the time
+        for name in sorted(filter(_OURS.match, files)):
             if over <= room: break
             if self.folder/name == but: continue
             try: (self.folder/name).unlink(missing_ok=True)
@@ -212,7 +224,7 @@ class History:
         files = [file for file, _, _ in takes]
         sizes = [size for _, size, _ in takes]
         facts = [take for _, _, take in takes]
-        created = pd.to_datetime([f.get('created') for f in facts], utc=True, format='ISO8601')
+        created = pd.to_datetime([f.get('created') for f in facts], utc=True, format='ISO8601', errors='coerce')
         columns: dict[str, Any] = dict(created=created)
         for name, dtype in dict(model='str', model_id='str', model_hash='str', seed='Int64', seconds='float64').items():
             columns[name] = pd.array([f.get(name) for f in facts], dtype=dtype)
@@ -220,7 +232,7 @@ class History:
                         made=pd.array([f.get('made', 'generate') for f in facts], dtype='str'),
                         kept=[f.parent.name == 'kept' for f in files],
                         size=pd.array(sizes, dtype='Int64'), path=[self.folder/f for f in files])
-        return pd.DataFrame(columns, index=pd.Index([f.stem for f in files], name='take', dtype='str'))
+        return pd.DataFrame(columns, index=pd.Index([printable(f.stem) for f in files], name='take', dtype='str'))
 
     def _model_id(self, model: ModelRef) -> str:
         if isinstance(model, Model): return model.metadata.model_id
@@ -236,8 +248,8 @@ class History:
         take : str | Path
             a take's name, an unambiguous start of it, or its file
         """
-        files = {Path(name).stem: self.folder/name for name in self._index.scan()}
-        name = Path(take).stem if str(take).endswith('.flac') else str(take)
+        files = {printable(Path(name).stem): self.folder/name for name in self._index.scan()}
+        name = printable(Path(take).stem if str(take).endswith('.flac') else take)
         found = [name] if name in files else [stem for stem in files if name and stem.startswith(name)]
         if len(found) == 1: return files[found[0]]
         what = f'may be any of {len(found)} takes' if found else 'is no take'
@@ -323,6 +335,6 @@ def take_cells(
     for t in known.itertuples():
         how = [] if t.made == 'generate' else [t.made]
         how += [f'{name} {value:g}' for name, value in t.sliders.items()]
-        file = f'kept/{t.path.name}' if t.kept else t.path.name
+        file = printable(f'kept/{t.path.name}' if t.kept else t.path.name)
         rows.append([str(t.created)[:16], t.model, str(t.seed), f'{t.seconds or 0:.4g}', ', '.join(how), file])
     return rows
