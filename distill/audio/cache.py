@@ -4,19 +4,23 @@
 
 # %% ../../nbs/115_audio.cache.ipynb #8920a25a
 from __future__ import annotations
-import hashlib, json, os, uuid, zlib
+import hashlib, itertools, json, os, uuid, zlib
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 # %% auto #0
-__all__ = ['Facts', 'decode', 'store', 'load_facts', 'load_samples', 'Decoded', 'decode_once']
+__all__ = ['Facts', 'decode', 'store', 'load_facts', 'load_samples', 'Decoded', 'decode_again', 'decode_once']
 
 # %% ../../nbs/115_audio.cache.ipynb #45483283
 import numpy as np
 import soundfile as sf
+import torch
 from numpy.typing import NDArray
-from .files import SAMPLE_RATE, peak_level, read_audio, read_tags, resample
+from .decode import AudioError, read_blocks, read_tags
+from .files import peak_level
+from .rates import SAMPLE_RATE, resample_blocks
 
 # %% ../../nbs/115_audio.cache.ipynb #77c9ddd9
 @dataclass(frozen=True)
@@ -57,60 +61,85 @@ class Facts:
     @property
     def seconds(self) -> float: return self.frames/self.rate if self.rate else 0.
 
+# %% ../../nbs/115_audio.cache.ipynb #4e2bcfa2
+def _made_by_distill(path):
+    try: return str(read_tags(path).get('software', '')).startswith('distill')
+    except AudioError: return False      # `read_blocks` says better what is wrong with it
+
 def decode(
     path: str | Path,
-) -> tuple[Facts, NDArray[np.float32] | None]:
+    take: Callable[[NDArray[np.float32]], object],
+) -> Facts:
     """Read a sound file, average its channels and bring it to 48 kHz
 
     Parameters
     ----------
     path : str | Path
         a sound file
-
-    Returns
-    -------
-    tuple[Facts, NDArray[np.float32] | None]
-        and its sound (t,) at 48 kHz; None if distill made it
+    take : Callable[[NDArray[np.float32]], object]
+        called with its sound (t,) at 48 kHz, block by block
     """
-    x, rate = read_audio(path)
-    if str(read_tags(path).get('software', '')).startswith('distill'): return Facts(by_distill=True), None
-    mono = x.mean(0)
-    y = np.ascontiguousarray(resample(mono, rate).numpy())
-    facts = Facts(
-        rate=rate, channels=x.shape[0], frames=x.shape[1],
-        loudest=peak_level(x), peak=peak_level(mono),
-        sound=hashlib.sha256(mono.numpy().tobytes() + str(rate).encode()).hexdigest(),
-        samples=len(y), checksum=zlib.crc32(y.data))
-    return facts, y
+    if _made_by_distill(path): return Facts(by_distill=True)
+    blocks, hashed = read_blocks(path), hashlib.sha256()
+    first, rate = next(blocks)
+    frames, loudest, peak, samples, checksum = 0, 0., 0., 0, 0
+    def mono():
+        nonlocal frames, loudest, peak
+        for block, _ in itertools.chain([(first, rate)], blocks):
+            mean = np.ascontiguousarray(block.T).mean(0)
+            frames += len(mean)
+            loudest, peak = max(loudest, float(abs(block).max())), max(peak, float(abs(mean).max()))
+            hashed.update(mean.data)
+            yield torch.from_numpy(mean)
+    for block in resample_blocks(mono(), rate):
+        y = np.ascontiguousarray(block.numpy())
+        samples, checksum = samples + len(y), zlib.crc32(y.data, checksum)
+        take(y)
+    hashed.update(str(rate).encode())
+    levels = (peak_level(np.array([level])) for level in (loudest, peak))
+    return Facts(False, rate, first.shape[1], frames, *levels, hashed.hexdigest(), samples, checksum)
 
 # %% ../../nbs/115_audio.cache.ipynb #a92e26ee
+class _Unstorable(Exception):
+    "Why the cache cannot be written"
+
 def _write_whole(path, write):
     "A file that appears under its name when `write` is through with it"
     tmp = path.with_name(f'{uuid.uuid4().hex}.tmp')
     try:
-        with open(tmp, 'wb') as f: write(f)
+        try: file = open(tmp, 'wb')
+        except OSError as e: raise _Unstorable(e.strerror or str(e)) from e
+        with file: result = write(file)
         os.replace(tmp, path)
+        return result
     finally: tmp.unlink(missing_ok=True)
+
+def _taker(file):
+    "What writes blocks into a file"
+    def take(y):
+        try: file.write(y.data)
+        except OSError as e: raise _Unstorable(e.strerror or str(e)) from e
+    return take
 
 def store(
     base: Path,
-    facts: Facts,
-    samples: NDArray[np.float32] | None,
-) -> None:
-    """Write samples and facts; `OSError` where that is not possible
+    path: str | Path,
+) -> Facts:
+    """Decode a file and write its samples and facts
 
     Parameters
     ----------
     base : Path
         where: a path without suffix
-    facts : Facts
-    samples : NDArray[np.float32] | None
-        (t,) at 48 kHz; None: facts only
+    path : str | Path
+        of a sound file
     """
-    base.parent.mkdir(parents=True, exist_ok=True)
+    try: base.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as e: raise _Unstorable(e.strerror or str(e)) from e
+    facts = _write_whole(base.with_suffix('.f32'), lambda file: decode(path, _taker(file)))
     text = json.dumps(asdict(facts)).encode()
-    if samples is not None: _write_whole(base.with_suffix('.npy'), lambda f: np.save(f, samples))
-    _write_whole(base.with_suffix('.json'), lambda f: f.write(b'%08x ' % zlib.crc32(text) + text))
+    _write_whole(base.with_suffix('.json'), lambda file: _taker(file)(np.frombuffer(b'%08x ' % zlib.crc32(text) + text, 'u1')))
+    return facts
 
 def load_facts(
     base: Path,
@@ -126,10 +155,15 @@ def load_facts(
         checksum, text = base.with_suffix('.json').read_text('utf-8').split(' ', 1)
         if int(checksum, 16) != zlib.crc32(text.encode()): return None
         facts = Facts(**json.loads(text))
-        if facts.by_distill: return facts
-        header = 128
-        return facts if base.with_suffix('.npy').stat().st_size == header + 4*facts.samples else None
+        return facts if base.with_suffix('.f32').stat().st_size == 4*facts.samples else None
     except (OSError, ValueError, TypeError): return None
+
+def _checksum(path):
+    "CRC-32 of a file, read piece by piece: pages of a mapped file would count as memory in use"
+    checksum = 0
+    with open(path, 'rb') as f:
+        while data := f.read(2**20): checksum = zlib.crc32(data, checksum)
+    return checksum
 
 def load_samples(
     base: Path,
@@ -148,13 +182,14 @@ def load_samples(
     NDArray[np.float32] | None
         (t,) at 48 kHz
     """
-    try: y: NDArray[Any] = np.load(base.with_suffix('.npy'), mmap_mode='r')
+    path = base.with_suffix('.f32')
+    try:
+        if _checksum(path) != facts.checksum: return None
+        return np.memmap(path, np.float32, 'r', shape=(facts.samples,))
     except (OSError, ValueError): return None
-    right = y.shape == (facts.samples,) and y.dtype == np.float32
-    return y if right and zlib.crc32(y.data) == facts.checksum else None
 
 # %% ../../nbs/115_audio.cache.ipynb #9f1aad9b
-_VERSION = f'2 {SAMPLE_RATE} mean {sf.__libsndfile_version__}'   # of everything that decides what `decode` gives
+_VERSION = f'3 {SAMPLE_RATE} mean {sf.__libsndfile_version__}'   # of everything that decides what `decode` gives
 
 @dataclass
 class Decoded:
@@ -175,6 +210,28 @@ class Decoded:
     samples: NDArray[np.float32] | None = None
     trouble: str = ''
 
+def _in_memory(path, base=None, trouble=''):
+    blocks: list[NDArray[np.float32]] = []
+    facts = decode(path, blocks.append)
+    return Decoded(facts, base, np.concatenate(blocks) if blocks else None, trouble)
+
+def decode_again(
+    path: Path,
+    base: Path | None,
+) -> Decoded:
+    """Decode a file and store it, or keep it in memory where that is not possible
+
+    Parameters
+    ----------
+    path : Path
+        a sound file
+    base : Path | None
+        where its samples were in the cache
+    """
+    if base is None: return _in_memory(path)
+    try: return Decoded(store(base, path), base)
+    except _Unstorable as e: return _in_memory(path, base, str(e))
+
 def decode_once(
     path: Path,
     folder: Path | None,
@@ -188,15 +245,9 @@ def decode_once(
     folder : Path | None
         of the cache; None: nothing is stored
     """
-    if folder is None:
-        facts, y = decode(path)
-        return Decoded(facts, samples=y)
+    if folder is None: return _in_memory(path)
     with open(path, 'rb') as f: key = hashlib.file_digest(f, 'sha256')
     key.update(_VERSION.encode())
     base = folder/key.hexdigest()[:40]
     known = load_facts(base)
-    if known: return Decoded(known, base)
-    facts, y = decode(path)
-    try: store(base, facts, y)
-    except OSError as e: return Decoded(facts, base, y, e.strerror or str(e))
-    return Decoded(facts, base)
+    return Decoded(known, base) if known else decode_again(path, base)

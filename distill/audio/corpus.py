@@ -18,7 +18,7 @@ __all__ = ['STATUSES', 'Progress', 'CorpusFile', 'Corpus', 'ReportText']
 import numpy as np
 import pandas as pd
 import torch
-from .cache import Decoded, decode, decode_once, load_samples, store
+from .cache import Decoded, decode_again, decode_once, load_samples
 from .files import MIN_SECONDS, AudioError, why_unusable
 from ..core import MissingFile, UserError, cache_folder, make_generator, named_folder, printable
 from ..text import counted, duration_text
@@ -194,11 +194,10 @@ class Corpus:
     def _decode_again(self, i): # -> (t,)
         "Decode used file `i` once more, and store it"
         path, base = self.used[i].path, self._decoded[i].base
-        facts, y = decode(path)
-        if facts.sound != self._decoded[i].facts.sound:
+        decoded = decode_again(path, base)
+        if decoded.facts.sound != self._decoded[i].facts.sound:
             raise UserError(f'{path} has changed since the corpus was opened: open the corpus again.')
-        with contextlib.suppress(OSError): store(base, facts, y)
-        return y
+        return decoded.samples if decoded.samples is not None else load_samples(base, decoded.facts)
 
     @property
     def hashes(self) -> list[str]:

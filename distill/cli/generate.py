@@ -18,7 +18,6 @@ from ..library.card import file_stem, read_card
 if TYPE_CHECKING:
     from distill.audio.files import Sound
     from distill.generation.recipe import Recipe
-    from distill.library.history import History
 
 # %% auto #0
 __all__ = ['Seed', 'Width', 'Azimuth', 'Rate', 'Vocoder', 'Sliders', 'FORMATS', 'slider_positions', 'RecipeOptions',
@@ -92,11 +91,14 @@ class RecipeOptions:
 # %% ../../nbs/930_cli.generate.ipynb #47d5b7c8
 FORMATS = 'wav', 'flac', 'ogg', 'mp3'
 
-def _remember(history: History, sound: Sound) -> None:
+def _remember(models_dir: Path | None, sound: Sound) -> None:
     "Put a sound into the history; where that fails, the sound has been written all the same"
-    try: history.add(sound)
+    from distill.library.history import History
+    try:
+        history = History(models_dir)
+        history.add(sound)
+        if history.note: note(history.note)
     except UserError as e: note(f'Not added to the history: {e}')
-    if history.note: note(history.note)
 
 # %% ../../nbs/930_cli.generate.ipynb #44cd1cdf
 @dataclass
@@ -130,14 +132,12 @@ class Output:
         from distill.audio.meter import meter
         from distill.features.nearness import Nearness
         from distill.generation.sounds import check_bits, save_new
-        from distill.library.history import History
         check_bits(self.out/f'x.{self.format}', self.bits)
         nearness = Nearness(Corpus(self.compare_with)) if self.compare_with else None
-        history = History(self.models_dir)
         facts = []
         for stem, sound in sounds:
             file = save_new(sound, self.out, stem, f'.{self.format}', self.bits)
-            if self.history: _remember(history, sound)
+            if self.history: _remember(self.models_dir, sound)
             measured = meter(sound)
             for problem in measured.problems: note(f'{file}: {problem}')
             levels = dict(peak=measured.peak, loudness=measured.loudness, problems=measured.problems)

@@ -267,7 +267,7 @@ def _unfinished_names(ctx: typer.Context) -> list[str]:
 @app.command()
 def discard(
     name: Annotated[str, typer.Argument(metavar='NAME', autocompletion=_unfinished_names, help=(
-        'Name of the model whose training is unfinished, as `distill model list --unfinished` shows it.'))],
+        'Name of the model whose training is unfinished, as --unfinished lists it.'))],
     force: Force = False,
     models_dir: ModelsDir = None,
     as_json: AsJson = False,

@@ -358,7 +358,7 @@ class FolderIndex:
         except FileNotFoundError:
             if not os.path.islink(self.folder/file): return None
             why = 'it is a link to a file that is not there'
-        except (ValueError, ArithmeticError, OSError) as e: why = getattr(e, 'why', '') or str(e)
+        except (ValueError, ArithmeticError, OSError) as e: why = getattr(e, 'why', '') or getattr(e, 'reason', '') or str(e)
         if not os.access(self.folder/file, os.R_OK) and not why.startswith(CANNOT_READ): why = f'{CANNOT_READ}: {why}'
         unknown = len(self.tables[self._main].split()) - 4
         return {self._main: (file, size, mtime_ns, *[None]*unknown, printable(why))}

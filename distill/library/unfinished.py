@@ -93,7 +93,7 @@ def _unfinished(path: Path) -> Unfinished | None:
     begun = running or read_owner(lock)
     name, folder = (begun.name, begun.folder) if begun else ('', '')
     try: size, saved = path.stat().st_size, datetime.fromtimestamp(path.stat().st_mtime, timezone.utc)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         if running is None: return None
         size, saved = 0, datetime.fromisoformat(running.since)
     return Unfinished(name or re.sub(r'\+[0-9a-f]{8}$', '', path.stem), folder, path, size, saved, running)

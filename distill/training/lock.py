@@ -232,7 +232,7 @@ def running_owner(
     """
     unknown = Owner('', '', datetime.now(timezone.utc).isoformat(), '', 0)
     try: fd = os.open(path, os.O_RDONLY)
-    except FileNotFoundError: return None
+    except (FileNotFoundError, NotADirectoryError): return None
     except OSError: return unknown             # it may not be read: somebody else's
     try:
         free, owner = try_lock(fd, shared=True), read_owner(path)
