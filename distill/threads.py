@@ -205,7 +205,8 @@ def parallel(
     """
     with use_threads():
         if _here.is_part: return [fn(item) for item in items]
-        pace = pace or _PACES.setdefault(f'{fn.__module__}.{fn.__qualname__}', Pace())
+        name = getattr(fn, '__qualname__', type(fn).__qualname__)
+        pace = pace or _PACES.setdefault(f'{fn.__module__}.{name}', Pace())
         most = _asked.get() or _here.most or 1
         if isinstance(items, Sized): most = min(most, len(items))
         threads = most if _asked.get() else pace.threads(most)

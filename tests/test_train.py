@@ -1,8 +1,11 @@
 "Training a model: shared by two processes, and heard while it goes on"
 import json
 import os
+import shutil
 import subprocess
 import sys
+import time
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 import numpy as np
@@ -14,10 +17,14 @@ from distill import pipeline
 from distill.audio.corpus import Corpus
 from distill.audio.files import read_audio, read_tags
 from distill.core import UserError
-from distill.models.persistence import verify_model
-from distill.models.vae import VAEConfig
-from distill.pipeline import train_model
-from distill.training.loop import Task
+from distill.features.mel import MelConfig
+from distill.library.catalog import ModelLibrary
+from distill.library.unfinished import checkpoint_path, discard_training, find_unfinished, unfinished_trainings
+from distill.models.persistence import load_model, save_model, verify_model
+from distill.models.metadata import ModelMetadata
+from distill.models.vae import ConvVAE, VAEConfig
+from distill.pipeline import bundle_vocoder, train_model
+from distill.training.loop import Task, fit, read_checkpoint
 from distill.training.plan import TrainConfig
 from distill.training.vae import VAETraining
 
@@ -70,7 +77,8 @@ def run_processes(n, *cmd):
 CURVE = """
 import json, sys
 from distill.audio.corpus import Corpus
-from distill.models.vae import VAEConfig
+from distill.models.metadata import ModelMetadata
+from distill.models.vae import ConvVAE, VAEConfig
 from distill.training.loop import fit
 from distill.training.plan import TrainConfig
 from distill.training.vae import VAETraining
@@ -144,6 +152,142 @@ def test_one_process_does_not_import_accelerate():
     env = {k: v for k, v in os.environ.items() if k != 'WORLD_SIZE'}
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True, env=env)
     assert done.stdout.strip() == 'False'
+
+# --- two trainings at once: each has its own checkpoint, or the second is told who has it
+
+def stop(*record): raise KeyboardInterrupt
+
+def interrupted(sounds, name, library, **how):
+    "A training that is interrupted after its first epoch"
+    with pytest.raises(KeyboardInterrupt): train(sounds, name, library, progress=stop, **how)
+    return checkpoint_path(library, name)
+
+def sounds_of(model):
+    "The hashes of the sounds that a model file says it was trained on"
+    return {sound for sounds in load_model(model.path).training_config['sounds'].values() for sound in sounds}
+
+@pytest.fixture(scope='module')
+def other_sounds(tmp_path_factory):
+    "A folder of noises"
+    folder = tmp_path_factory.mktemp('train')/'other'
+    folder.mkdir()
+    for i in range(5): sf.write(folder/f'{i}.wav', np.random.default_rng(i).normal(0, .1, 12_000), 48_000)
+    return folder
+
+ELSEWHERE = """
+import sys, time, test_train
+from pathlib import Path
+test_train.shrink()
+place = Path(sys.argv[2])
+
+def wait(step):
+    (place/step).touch()
+    while not (place/f'{step} seen').exists(): time.sleep(.02)
+
+test_train.train(sys.argv[1], 'C', place/'lib', opened=lambda corpus: wait('opened'), progress=lambda record: wait('epoch'))
+"""
+
+def reached(place, step, process):
+    "Wait until the training in the other process has come to a step"
+    while not (place/step).exists():
+        assert process.poll() is None, process.communicate()
+        time.sleep(.02)
+
+def test_a_training_in_another_process(sounds, other_sounds, tmp_path, small):
+    "While it lives nobody takes, resumes or discards it; killed, it can be resumed; another name is another training"
+    from distill.ui import TrainPanel
+    code, library = ELSEWHERE, tmp_path/'lib'
+    process = subprocess.Popen([sys.executable, '-c', code, str(sounds), str(tmp_path)], cwd=TESTS,
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    reached(tmp_path, 'opened', process)
+    running = find_unfinished('C', library)
+    assert (running.owner.pid, running.size, running.folder) == (process.pid, 0, str(sounds))
+    said = rf'running already, in process {process.pid}, since'
+    for folder, resume in (sounds, False), (other_sounds, False), (sounds, True):
+        with pytest.raises(UserError, match=said): train(folder, 'C', library, resume=resume)
+    with pytest.raises(UserError, match=said): discard_training('C', library)
+    with pytest.raises(UserError, match=said): next(fit(Task(few_crops()), checkpoint=checkpoint_path(library, 'C')))
+    (tmp_path/'opened seen').touch()
+    reached(tmp_path, 'epoch', process)
+    panel = TrainPanel(models_dir=library, name='C')
+    assert {panel.discard.layout.display, panel.resume.layout.display, panel.start.layout.display} == {'none'}
+    sharp = train(other_sounds, 'C#', library)
+    assert sounds_of(sharp) == set(Corpus(other_sounds).hashes)
+    process.kill()
+    process.communicate()
+    assert find_unfinished('C', library).owner is None and read_checkpoint(checkpoint_path(library, 'C'))['done'] == 10
+    with pytest.raises(UserError, match='unfinished.*--resume.*discard'): train(sounds, 'C', library)
+    made = train(sounds, 'C', library, resume=True)
+    assert sounds_of(made) == set(Corpus(sounds).hashes) and made.metadata.corpus == sounds.name
+    assert len(ModelLibrary(library)) == 2 and not list((library/'checkpoints').iterdir())
+
+def test_whose_lock_was_deleted_keeps_its_model(sounds, other_sounds, tmp_path, small):
+    "And leaves the checkpoint of the training that took its place alone"
+    path = checkpoint_path(tmp_path, 'x')
+    def somebody_else(record):
+        if record.epoch > 1: return
+        for file in path.parent.iterdir(): file.unlink()
+        interrupted(other_sounds, 'x', tmp_path)
+    with pytest.warns(UserWarning, match='another training'): made = train(sounds, 'x', tmp_path, progress=somebody_else)
+    assert sounds_of(made) == set(Corpus(sounds).hashes)
+    assert read_checkpoint(path)['corpus']['fingerprint'] == Corpus(other_sounds).fingerprint
+
+def test_the_sounds_decide_and_not_the_name_of_their_folder(sounds, tmp_path, small, monkeypatch):
+    "Renamed, and given as the working directory, a folder resumes; with another sound it does not"
+    folder = shutil.copytree(sounds, tmp_path/'before')
+    whole, path = train(sounds, 'whole', tmp_path/'lib'), interrupted(folder, 'x', tmp_path/'lib')
+    monkeypatch.chdir(folder.rename(tmp_path/'after'))
+    tone = Path('0.wav').rename(tmp_path/'0.wav')
+    with pytest.raises(UserError, match='8 files.*7 files.*discard'): train('.', 'x', tmp_path/'lib', resume=True)
+    assert find_unfinished('x', tmp_path/'lib').folder == str(folder)
+    tone.rename('0.wav')
+    made = train('.', 'x', tmp_path/'lib', resume=True)
+    assert made.metadata.corpus == 'after' and not path.exists()
+    assert all(torch.equal(v, made.net.state_dict()[k]) for k, v in whole.net.state_dict().items())
+
+def test_names_that_make_one_file_name_are_two_trainings(sounds, other_sounds, tmp_path, small):
+    "An unfinished F does not stand in the way of F#, nor f"
+    waiting = interrupted(sounds, 'F', tmp_path)
+    before = waiting.read_bytes()
+    for name in 'F#', 'f': assert sounds_of(train(other_sounds, name, tmp_path)) == set(Corpus(other_sounds).hashes)
+    assert waiting.read_bytes() == before and [t.name for t in unfinished_trainings(tmp_path)] == ['F']
+    discard_training('F', tmp_path)
+    assert not list(waiting.parent.iterdir())
+
+def test_a_model_that_cannot_be_saved_waits(sounds, tmp_path, small, monkeypatch):
+    "The lock is given back, and what was learned is there"
+    def no_room(*model): raise UserError('the disk is full')
+    with monkeypatch.context() as full:
+        full.setattr(pipeline, 'write_model', no_room)
+        with pytest.raises(UserError, match='full'): train(sounds, 'x', tmp_path)
+    assert find_unfinished('x', tmp_path).owner is None
+    assert train(sounds, 'x', tmp_path, resume=True).metadata.steps == 20
+
+@pytest.mark.parametrize('wrong', [
+    dict(name=''), dict(steps=0), dict(minutes=-1), dict(preset='fast'), dict(device='abacus'), dict(cfg=5),
+    dict(task=5), dict(resume=True), dict(models_dir='file'), dict(preview_interval=-1)], ids=str)
+def test_what_cannot_be_trained_is_refused_before_a_sound_is_read(sounds, tmp_path, monkeypatch, wrong):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv('DISTILL_CACHE', str(tmp_path/'cache'))     # where sounds are kept that were read
+    (tmp_path/'file').write_text('no folder')
+    with pytest.raises(UserError): train_model(sounds, **dict(name='x', models_dir=tmp_path/'lib', device='cpu') | wrong)
+    assert not (tmp_path/'cache').exists() and not list(tmp_path.rglob('*.pt*'))
+
+def test_a_folder_without_sounds_leaves_no_lock(tmp_path):
+    (tmp_path/'empty').mkdir()
+    with pytest.raises(UserError, match='empty'): train_model(tmp_path/'empty', 'x', tmp_path/'lib', device='cpu')
+    assert not list((tmp_path/'lib').rglob('*x*'))
+
+def test_two_vocoders_for_one_model(sounds, tmp_path):
+    "The second is told; the lock is given back when the first is interrupted"
+    path = save_model(ConvVAE(VAEConfig(channels=16)), MelConfig(), {}, ModelMetadata('x'), tmp_path)
+    begin = partial(bundle_vocoder, path, sounds, epochs=1, batch_size=1, device='cpu')
+    def meanwhile():
+        with pytest.raises(UserError, match="vocoder training of 'x' is running already, in this process"): begin()
+        return True
+    for resume in False, True:
+        with pytest.raises(KeyboardInterrupt): begin(stop=meanwhile, resume=resume)
+    assert sorted(f.name for f in tmp_path.iterdir() if 'library' not in f.name) == ['x.distillgan']
 
 # --- heard while it goes on
 

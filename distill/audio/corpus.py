@@ -129,7 +129,7 @@ class Corpus:
         self.used: list[CorpusFile] = []                          # those with a sound to learn from
         self.cache_trouble = ''                                   # why decoded sound could not be stored
         self._decoded: list[Decoded] = []                         # of each used file
-        self._cache = cache_folder().absolute()/'audio' if cache else None
+        self._cache = self._cache_place() if cache else None
         self._open_files(progress)
         if not self.used: raise UserError(self._why_empty())
 
