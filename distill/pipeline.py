@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 # %% auto #0
-__all__ = ['sounds_folder', 'train_model', 'bundle_vocoder', 'plan_vocoder']
+__all__ = ['sounds_folder', 'train_model', 'vocoder_lock', 'bundle_vocoder', 'plan_vocoder']
 
 # %% ../nbs/720_pipeline.ipynb #c63eb157
 from torch import Tensor
@@ -28,6 +28,7 @@ from .models.metadata import ModelMetadata
 from .models.model import Model
 from .models.persistence import ModelRef, find_model, load_model, trained_metadata, write_model
 from .text import size_text
+from .threads import use_threads
 from .training.lock import TrainingLock, is_main_process
 from .training.loop import CheckpointFile, Record, check_budget, fit
 from .training.plan import TrainConfig
@@ -112,6 +113,7 @@ def train_model(
     opened: Callable[[Corpus], object] | None = None,
     cfg: TrainConfig | None = None,
     task: type[VAETraining] = VAETraining,
+    threads: int | None = None,
 ) -> Model:
     """Train a model on a folder of sounds and put it into the library; after Ctrl-C the training can be resumed
 
@@ -147,6 +149,8 @@ def train_model(
         own settings, in place of `preset` and `seed`
     task : type[VAETraining]
         the kind of training: a subclass may have a loss of its own
+    threads : int | None
+        parts computed at once; None: as many as measure fastest
 
     Returns
     -------
@@ -162,7 +166,7 @@ def train_model(
     choose_device(device)
     future_file = next(free_names(models_folder(models_dir), file_stem(name), MODEL_FILE_EXTENSION))
     previews = _Previews(future_file, folder, preview_interval)
-    with _own_checkpoint(metadata.name, models_dir, folder, resume) as checkpoint:
+    with use_threads(threads), _own_checkpoint(metadata.name, models_dir, folder, resume) as checkpoint:
         if not isinstance(corpus, Corpus): corpus = Corpus(corpus)
         if opened: opened(corpus)
         training = task(corpus, cfg=cfg or settings_of(preset, corpus, device, seed=seed), device=device)
@@ -263,11 +267,22 @@ def _begun(model: Model, unfinished, start, models_dir, device, told) -> tuple[V
     begin = dict(type=cfg.type, config=unfinished['model_config'], state_dict=unfinished.get('net'))
     return cfg, begin | dict(training_metadata=made_for)
 
+def vocoder_lock(
+    path: Path,
+) -> Path:
+    """The lock file of its vocoder's training; `running_owner` tells who holds it
+
+    Parameters
+    ----------
+    path : Path
+        a model file
+    """
+    return path.with_name(f'.{path.name}.lock')
+
 def _own_vocoder(path: Path, folder: Path) -> AbstractContextManager[object]:
-    "The lock of a vocoder's training, beside the model's file; the main process takes it for all"
+    "The lock of a vocoder's training; the main process takes it for all"
     if not is_main_process(): return nullcontext()
-    lock_file = path.with_name(f'.{path.name}.lock')
-    return TrainingLock(lock_file, path.stem, str(folder.resolve()), 'vocoder training')
+    return TrainingLock(vocoder_lock(path), path.stem, str(folder.resolve()), 'vocoder training')
 
 def _usual_discriminators(type: str, device: str) -> str:
     if type == 'fourier': return 'none'
@@ -297,6 +312,7 @@ def bundle_vocoder(
     opened: Callable[[Corpus], object] | None = None,
     start: ModelRef | dict[str, Any] | None = None,
     bf16: bool = False,
+    threads: int | None = None,
 ) -> Model:
     """Train a vocoder for a model and put it into the model's file; after Ctrl-C the training can be resumed
 
@@ -348,6 +364,8 @@ def bundle_vocoder(
         a model whose vocoder to begin with, or the state of one
     bf16 : bool
         use bfloat16 for the discriminators' convolutions; on a GPU only
+    threads : int | None
+        parts computed at once; None: as many as measure fastest
 
     Returns
     -------
@@ -358,7 +376,7 @@ def bundle_vocoder(
     check_budget(steps=steps, minutes=minutes, epochs=epochs, checkpoint_interval=checkpoint_interval)
     previews = _Previews(path, folder, preview_interval, 'vocoder-')
     told = dict(type=type, batch=batch_size, lr=lr, bf16=bf16, seed=seed, discriminators=discriminators)
-    with _own_vocoder(path, folder):
+    with use_threads(threads), _own_vocoder(path, folder):
         loaded = load_model(path)
         own = loaded.vocoder_state
         unfinished = own and own.get('checkpoint')

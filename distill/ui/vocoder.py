@@ -21,8 +21,9 @@ from ..core import UserError
 from ..library.catalog import ModelLibrary
 from ..models.model import Model
 from ..models.persistence import ModelRef, find_model, load_model
-from ..pipeline import bundle_vocoder, plan_vocoder
+from ..pipeline import bundle_vocoder, plan_vocoder, vocoder_lock
 from ..text import counted
+from ..training.lock import Owner, running_owner
 from ..training.vocoder import Plan
 from .corpus import CorpusChoice
 from .parts import dim, field, row, show
@@ -283,19 +284,24 @@ class VocoderPanel(TrainingPanel):
 
     def _update(self):
         "Show the status, the progress, what it will take, and the buttons that apply now"
-        work, model = self.training, self.model
-        has_vocoder = bool(model and model.vocoder_state) and not self.running
-        waiting = bool(model and unfinished(model)) and not self.running
-        idle = not self.running
-        self._update_buttons({self.sounds.again: idle, self.sounds.drop: idle, self.start: idle and not has_vocoder,
-                              self.resume: waiting, self.replace: has_vocoder, self.play: has_vocoder},
+        work, model, idle, elsewhere = self.training, self.model, not self.running, self._elsewhere()
+        has_vocoder = bool(model and model.vocoder_state) and idle
+        free = idle and elsewhere is None
+        waiting = bool(model and unfinished(model)) and free
+        self._update_buttons({self.sounds.again: idle, self.sounds.drop: idle, self.start: free and not has_vocoder,
+                              self.resume: waiting, self.replace: free and has_vocoder, self.play: has_vocoder},
                              [self.model_field, self.sounds.field, self.type, self.minutes])
         just_trained = work and work.state in ('running', 'done')
         self.about.value = f'<div>{dim(model.vocoder().why)}</div>' if model and not just_trained else ''
         self.cost.value = f'<div class="distill-cost">{html.escape(self._cost_text())}</div>'
-        if work: self.progress.show_status(status_text(work, work.result.vocoder().why if work.result else ''))
+        if elsewhere: self.progress.show_status(f'A vocoder training of this model is running in {elsewhere}.')
+        elif work: self.progress.show_status(status_text(work, work.result.vocoder().why if work.result else ''))
         else: self.progress.show_status('A vocoder training of this model is unfinished.' if waiting else '')
         if work and work.plan and work.records: self.progress.show_steps(work.records[-1]['step'], work.plan.steps)
+
+    def _elsewhere(self) -> Owner | None:
+        "The process in which a vocoder of this model is trained, if it is not followed here"
+        return running_owner(vocoder_lock(self.model.path)) if self.model and not self.running else None
 
     def _cost_text(self) -> str:
         "What a training will take"
