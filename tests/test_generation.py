@@ -192,7 +192,7 @@ def test_any_settings_give_exact_lengths_below_the_ceiling_and_replay(place, sec
     t = max(1, round(seconds*48_000))
     assert snd.samples.shape[-1] == max(1, round(t*rate/48_000)) and snd.samples.ndim == (2 if width or azimuth is not None else 1)
     assert np.isfinite(snd.samples).all() and np.abs(snd.samples).max() <= TOP
-    file = save_sound(snd, home/'any.wav', 32)
+    file = save_sound(snd, home/'any.wav', 32, overwrite=True)
     again = replay(file, home/'models')
     assert again.info == {k: v for k, v in snd.info.items()} and np.array_equal(again.samples, snd.samples)
 
