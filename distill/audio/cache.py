@@ -8,7 +8,6 @@ import hashlib, itertools, json, os, uuid, zlib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 # %% auto #0
 __all__ = ['Facts', 'decode', 'store', 'load_facts', 'load_samples', 'Decoded', 'decode_again', 'decode_once']

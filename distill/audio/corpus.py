@@ -4,7 +4,7 @@
 
 # %% ../../nbs/120_audio.corpus.ipynb #47cc9704
 from __future__ import annotations
-import contextlib, hashlib, os
+import hashlib, os
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -129,7 +129,9 @@ class Corpus:
         self.used: list[CorpusFile] = []                          # those with a sound to learn from
         self.cache_trouble = ''                                   # why decoded sound could not be stored
         self._decoded: list[Decoded] = []                         # of each used file
-        self._cache = self._cache_place() if cache else None
+        self._cache: Path | None = None
+        try: self._cache = cache_folder().absolute()/'audio' if cache else None
+        except UserError as e: self.cache_trouble = str(e).rstrip('.')
         self._open_files(progress)
         if not self.used: raise UserError(self._why_empty())
 

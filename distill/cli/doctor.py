@@ -60,7 +60,7 @@ def filters() -> str:
 # %% ../../nbs/920_cli.doctor.ipynb #f060c0b5
 def unwritable(folder: Path) -> str:
     "Why no file can be written into a folder, or into the nearest one above that exists; '' if one can"
-    while not folder.exists() and folder != folder.parent: folder = folder.parent
+    while not os.path.exists(folder) and folder != folder.parent: folder = folder.parent
     try:
         with tempfile.TemporaryDirectory(dir=folder) as tmp, atomic_write(Path(tmp)/'x') as file: file.write_bytes(b'x')
     except UserError as e: return str(e)
@@ -161,14 +161,28 @@ def self_test(
 # %% ../../nbs/920_cli.doctor.ipynb #154bc644
 def _folders(models_dir: Path | None, wrong: list[str]) -> dict[str, dict[str, Any]]:
     "The folders that distill writes to; what is wrong with them is added to `wrong`"
-    found = {}
-    for name, folder in dict(library=models_folder(models_dir), cache=cache_folder()).items():
+    found: dict[str, dict[str, Any]] = {}
+    folders = dict(library=lambda: models_folder(models_dir), cache=cache_folder, temporary=_temporary_folder)
+    for name, find in folders.items():
+        found[name] = dict(folder=None, writable=False)
+        try: folder = find()
+        except UserError as e:
+            wrong.append(str(e))
+            continue
         why = unwritable(folder)
         found[name] = dict(folder=str(folder), writable=not why)
         if why: wrong.append(f'The {name} folder cannot be written to ({why.rstrip(".")}): choose another one.')
-    library = models_folder(models_dir)
-    found['library']['models'] = len(ModelLibrary(library)) if library.is_dir() else 0
+    found['library']['models'] = 0
+    try:
+        if found['library']['folder']: found['library']['models'] = len(ModelLibrary(models_dir))
+    except UserError as e: wrong.append(str(e))
     return found
+
+def _temporary_folder() -> Path:
+    "Where the test is made"
+    try: return Path(tempfile.gettempdir())
+    except FileNotFoundError:
+        raise UserError('There is no folder for temporary files: name one (the variable TMPDIR).') from None
 
 def doctor(
     device: Annotated[str, option('distill.cli.doctor.self_test', 'device', words=DEVICES)] = 'auto',
@@ -179,7 +193,7 @@ def doctor(
 
     It trains and generates something tiny, for about five seconds. The exit code is 1 if something is wrong.
 
-    JSON: {"versions", "devices", "formats", "filters", "library", "cache", "self_test", "wrong"};
+    JSON: {"versions", "devices", "formats", "filters", "library", "cache", "temporary", "self_test", "wrong"};
     wrong is a list of sentences, empty if all is well.
 
     \b
@@ -189,10 +203,11 @@ def doctor(
     facts: dict[str, Any] = dict(versions=versions(), devices=devices(), formats=formats(), filters=filters())
     wrong = [f'{name} is missing: install distill again.' for name, v in facts['versions'].items() if v == 'missing']
     facts |= _folders(models_dir, wrong)
-    note('Testing; this takes about five seconds')
     facts['self_test'] = None
-    try: facts['self_test'] = asdict(self_test(device))
-    except UserError as e: wrong.append(str(e))
+    if facts['temporary']['writable']:
+        note('Testing; this takes about five seconds')
+        try: facts['self_test'] = asdict(self_test(device))
+        except UserError as e: wrong.append(str(e))
     if as_json: print_json(facts | dict(wrong=wrong))
     else: print_table(['', ''], _rows(facts))
     if len(wrong) > 1: wrong = [f'{len(wrong)} things are wrong: {" ".join(wrong)}']
@@ -206,8 +221,9 @@ def _rows(facts: dict[str, Any]) -> list[list[str]]:
     rows += [['device', name] for name in facts['devices']]
     rows += [['formats', ', '.join(facts['formats'])],
              ['filters', facts['filters']],
-             ['library', f"{library['folder']} ({counted(library['models'], 'model')})"],
-             ['cache', facts['cache']['folder']]]
+             ['library', f"{library['folder'] or 'none'} ({counted(library['models'], 'model')})"],
+             ['cache', facts['cache']['folder'] or 'none'],
+             ['temporary', facts['temporary']['folder'] or 'none']]
     if not tested: return rows
     share, minutes = tested['crops_seconds']/tested['step_seconds'], max(1, round(tested['minutes']))
     return [*rows,

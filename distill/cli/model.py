@@ -14,7 +14,7 @@ from .shell import (
     is_word, note, option, print_json, print_table)
 from ..core import UserError, models_folder, printable
 from ..library.card import TABLE_COLUMNS, ModelEntry
-from ..library.catalog import ModelLibrary, differences, differing_settings, repair_index
+from ..library.catalog import ModelLibrary, differences, differing_settings, find_entry, repair_index
 from ..library.unfinished import UNFINISHED_COLUMNS, discard_training, find_unfinished, unfinished_trainings
 from ..text import counted, duration_text, size_text
 
@@ -105,7 +105,7 @@ def info(model: Model, models_dir: ModelsDir = None, as_json: AsJson = False):
 
     Example: distill model info "Rain on tin"
     """
-    _print_entry(_library(models_dir).get(model), as_json)
+    _print_entry(find_entry(model, models_dir), as_json)
 
 # %% ../../nbs/940_cli.model.ipynb #59f39fd5
 @app.command()
@@ -116,8 +116,7 @@ def compare(first: Model, second: Model, models_dir: ModelsDir = None, as_json: 
 
     Example: distill model compare 1a2b 3c4d
     """
-    library = _library(models_dir)
-    a, b = library.get(first), library.get(second)
+    a, b = find_entry(first, models_dir), find_entry(second, models_dir)
     found = differences(a, b)
     if as_json: return print_json({field: list(values) for field, values in found.items()})
     rows = [[field, *('' if value is None else str(value) for value in values)] for field, values in found.items()]
@@ -149,7 +148,7 @@ def report(
     Example: distill model report rain ~/sounds/rain
     """
     from distill.evaluation.evaluate import report as measure
-    entry = _library(models_dir).get(model)
+    entry = find_entry(model, models_dir)
     with interruptible(lambda: "Interrupted; the model's file is unchanged."), Progress('Measuring') as bar:
         def show(progress): bar.show(progress.done, f'{progress.what}, {duration_text(progress.eta)} to go')
         made = measure(entry.path, folder, seed, generated, max_sounds, vocoder, keep, progress=show)
@@ -318,10 +317,10 @@ def verify(
     Example: distill model verify
     """
     from distill.models.persistence import verify_model
-    library = _library(models_dir)
-    entries = [library.get(model) for model in models] if models else list(library)
+    library = None if models else _library(models_dir)
+    entries = library if library else [find_entry(model, models_dir) for model in models or ()]
     found = [(entry.name, entry.model_id, entry.path, verify_model(entry.path)) for entry in entries]
-    if not models: found += [('', '', library.folder/file, why) for file, why in library.unreadable.items()]
+    if library: found += [('', '', library.folder/file, why) for file, why in library.unreadable.items()]
     if as_json:
         keys = 'name', 'model_id', 'path', 'why'
         print_json([dict(zip(keys, row), ok=not row[-1]) for row in found])

@@ -14,7 +14,7 @@ from typer.core import TyperGroup
 from .._docs import parameter_help
 from ..core import UserError, write_error
 from ..library.card import OldModelName
-from ..library.catalog import ModelLibrary, refuse_old_name
+from ..library.catalog import ModelLibrary, find_entry, refuse_old_name
 
 # %% auto #0
 __all__ = ['AsJson', 'DEVICES', 'VOCODERS', 'MODEL', 'TRASHED', 'Model', 'Models', 'ModelsDir', 'Commands', 'note',
@@ -274,7 +274,7 @@ def find_model(
         a name, an id or the beginning of one, or a file
     models_dir : Path | None
     """
-    return ModelLibrary(models_dir).get(refuse_v1(ref)).path
+    return find_entry(refuse_v1(ref), models_dir).path
 
 # %% ../../nbs/900_cli.shell.ipynb #d0165283
 MODEL = dict(metavar='MODEL', callback=refuse_v1, autocompletion=model_names(),

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 # %% auto #0
 __all__ = ['MAX_SECONDS', 'MAX_SOUNDS', 'GENERATED', 'Sounds', 'choose_sounds', 'match_corpus', 'Progress', 'Phase',
@@ -35,6 +35,7 @@ from ..models.model import Model
 from ..models.persistence import ModelRef, edit_model, load_model
 from ..models.vocoders import GriffinLim, Vocoder
 from ..text import counted
+from ..threads import parallel, use_threads
 from ..training.vae import crops
 
 # %% ../../nbs/740_evaluation.evaluate.ipynb #d121a703
@@ -201,9 +202,16 @@ def run_phases(
             if progress: progress(Progress(done, phase.what, left))
 
 # %% ../../nbs/740_evaluation.evaluate.ipynb #0733a786
+_A, _B = TypeVar('_A'), TypeVar('_B')
+
 _AS_AUDIO = 12           # sounds that are reconstructed as audio
 _AS_AUDIO_SECONDS = 3.   # of each of them
 _SCORED = 6              # sounds that ViSQOL scores
+_AT_ONCE = 8             # sounds that threads share
+
+def _in_turn(fn: Callable[[_A], _B], items: Sequence[_A]) -> Iterator[_B]:
+    "Results of items in their order, computed a few at a time"
+    for i in range(0, len(items), _AT_ONCE): yield from parallel(fn, items[i:i + _AT_ONCE])
 
 def _samples(sound: Sound) -> Tensor: return torch.from_numpy(sound.samples) # -> (t,)
 
@@ -224,6 +232,7 @@ class Evaluation:
     vocoder : str
         'auto', 'own', 'base' or 'griffin-lim'
     """
+    @use_threads()
     def __init__(self,
         model: Model,
         learned: Sounds,
@@ -244,7 +253,7 @@ class Evaluation:
         self.originals = self._choose_originals()
         self.n_generated = generated if model.analysis else 0
         self.mel = Mel(model.mel.cfg)                        # on the CPU, for descriptors
-        self.mels = {k: [self.compute_mel(x) for x in sounds] for k, sounds in self.sounds.items()}
+        self.mels = {k: parallel(self.compute_mel, sounds) for k, sounds in self.sounds.items()}
         self.peak = max(m.max().item() for mels in self.mels.values() for m in mels)
 
     def _choose_originals(self) -> list[Tensor]:
@@ -274,19 +283,27 @@ class Evaluation:
         self.descriptors: dict[Origin, list[Tensor]] = {'learned': [], 'unseen': []}   # (1,d) each
         self.worst: list[WorstSound] = []
         for origin, sounds in self.sounds.items():
-            for x, name, mel in zip(sounds, sounds.names, self.mels[origin]):
-                original = self.windows(mel)
-                error = reconstruction_error(original, self.reconstruct_mel(original), self.peak)
+            pairs = list(zip(sounds, self.mels[origin]))
+            for x, name, (error, described) in zip(sounds, sounds.names, _in_turn(self._measured, pairs)):
                 self.mel_errors[origin].append(error)
                 self.worst.append(WorstSound(name, origin == 'learned', error[0].mean().item()))
-                self.descriptors[origin].append(describe_sounds([x], self.mel))
+                self.descriptors[origin].append(described)
                 yield len(x)/SAMPLE_RATE
 
+    def _measured(self, pair: tuple[Tensor, Tensor]) -> tuple[tuple[Tensor, Tensor], Tensor]: # (t,), (m,f)
+        "How far a sound's mel is from its reconstruction, and its descriptors"
+        x, mel = pair
+        original = self.windows(mel)
+        error = reconstruction_error(original, self.reconstruct_mel(original), self.peak)
+        return error, describe_sounds([x], self.mel)
+
+    @use_threads()
     def make_audible(self, mel: Tensor, samples: int, way: Way = 'vocoder') -> Tensor: # (1,m,f) -> (samples,)
         "A mel spectrogram as a sound, with fade and limiter"
         with torch.no_grad(): sound = self.vocoders[way](mel, seed=self.seed)[0]
         return finish(sound, samples).float().cpu()
 
+    @use_threads()
     def reconstruct(self, x: Tensor) -> Tensor: # (t,) -> (t,)
         "A sound after encoder, decoder and vocoder"
         mel = self.model.decode(self.model.encode(x), self.model.mel.cfg.frames(len(x)), self.seed)
@@ -303,14 +320,20 @@ class Evaluation:
         self.versions: list[dict[Way, Tensor]] = []
         self.sound_errors: dict[Way, list[tuple[Tensor, Tensor]]] = {way: [] for way in WAYS}
         self.stft_distances: dict[Way, list[Tensor]] = {way: [] for way in WAYS}
-        for x in self.originals:
-            original = self.windows(self.compute_mel(x))
-            self.versions.append(self.resynthesize(x))
-            for way, y in self.versions[-1].items():
-                error = reconstruction_error(original, self.windows(self.compute_mel(y)), self.peak)
+        for x, versions in zip(self.originals, _in_turn(self._resynthesized, self.originals)):
+            self.versions.append({way: y for way, (y, *_) in versions.items()})
+            for way, (_, error, distance) in versions.items():
                 self.sound_errors[way].append(error)
-                self.stft_distances[way].append(mr_stft(y[None], x[None]))
+                self.stft_distances[way].append(distance)
             yield len(x)/SAMPLE_RATE
+
+    def _resynthesized(self, x: Tensor) -> dict[Way, tuple[Tensor, tuple[Tensor, Tensor], Tensor]]: # (t,)
+        "A sound, made audible in every way: the sound, the error of its mel, and its distance"
+        original = self.windows(self.compute_mel(x))
+        def measured(y):
+            error = reconstruction_error(original, self.windows(self.compute_mel(y)), self.peak)
+            return y, error, mr_stft(y[None], x[None])
+        return {way: measured(y) for way, y in self.resynthesize(x).items()}
 
     def score_sounds(self) -> Iterator[float]: # yields 1 for each sound
         "Score some of the sounds with ViSQOL, if it is installed"
@@ -325,17 +348,21 @@ class Evaluation:
         "Generate sounds of one seed after the other, and describe them"
         self.generated: list[Tensor] = []
         self.generated_descriptors: list[Tensor] = []       # (1,d) each
-        for seed in range(self.seed, self.seed + self.n_generated):
-            self.generated.append(_samples(self.model.generate(seed=seed, vocoder=self.vocoder)))
-            self.generated_descriptors.append(describe_sounds(self.generated[-1:], self.mel))
+        def described(seed):
+            x = _samples(self.model.generate(seed=seed, vocoder=self.vocoder))
+            return x, describe_sounds([x], self.mel)
+        for x, found in _in_turn(described, range(self.seed, self.seed + self.n_generated)):
+            self.generated.append(x)
+            self.generated_descriptors.append(found)
             yield 1.
 
     def reconstruct_sounds(self) -> Iterator[float]: # yields 1 for each sound
         "Reconstruct real sounds of the same kind, unseen ones if there are enough, and describe them"
         self.reconstructed_descriptors: list[Tensor] = []   # (1,d) each
         sounds = self.baseline if len(self.baseline) >= FEWEST else self.reference
-        for x in sounds[:self.n_generated]:
-            self.reconstructed_descriptors.append(describe_sounds([self.reconstruct(x)], self.mel))
+        def described(x): return describe_sounds([self.reconstruct(x)], self.mel)
+        for found in _in_turn(described, sounds[:self.n_generated]):
+            self.reconstructed_descriptors.append(found)
             yield 1.
 
     def find_nearest(self) -> Iterator[float]: # yields how many sounds were compared with all others
@@ -344,8 +371,8 @@ class Evaluation:
         if min(len(self.reference), self.n_generated) < FEWEST: return
         self.nearness = Nearness(self.reference, self.mel)
         yield float(len(self.reference))
-        for x in self.generated:
-            self.nearest.append(self.nearness(x))
+        for near in _in_turn(self.nearness, self.generated):
+            self.nearest.append(near)
             yield 1.
         self.baseline_distances = baseline_distances(self.nearness, self.baseline)
         yield float(len(self.baseline))
@@ -455,6 +482,7 @@ def report(
     keep: bool = True,
     progress: Callable[[Progress], object] | None = None,
     stop: Callable[[], bool] | None = None,
+    threads: int | None = None,
 ) -> Report:
     """Measure how well a model knows a folder of sounds, and how good, varied and new its own sounds are
 
@@ -478,6 +506,8 @@ def report(
         called after every step
     stop : Callable[[], bool] | None
         asked after every step; True ends the work with `KeyboardInterrupt`
+    threads : int | None
+        sounds measured at once; None: as many as measure fastest
 
     Returns
     -------
@@ -493,9 +523,10 @@ def report(
         raise UserError(f'The model {model.name!r} has no file to keep the report in: save it, or use keep=False.')
     is_learned, folder = match_corpus(model, corpus)
     learned, unseen = choose_sounds(corpus, is_learned, max_sounds, make_generator(seed))
-    evaluation = Evaluation(model, learned, unseen, seed, generated, vocoder)
-    run_phases(evaluation.phases(), progress, stop)
-    made = evaluation.result(folder)
+    with use_threads(threads):
+        evaluation = Evaluation(model, learned, unseen, seed, generated, vocoder)
+        run_phases(evaluation.phases(), progress, stop)
+        made = evaluation.result(folder)
     if keep: edit_model(model, extra=dict(report=made.to_dict()))
     if progress: progress(Progress(1., 'done', 0.))
     return made

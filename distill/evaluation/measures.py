@@ -22,6 +22,7 @@ from .report import Baseline, Comparison, Estimate, Group, MelError, Memorizatio
 from ..features.descriptors import COMPARED, Frames, describe
 from ..features.mel import Mel
 from ..features.nearness import NamedSounds, Nearness
+from ..threads import parallel
 
 # %% ../../nbs/730_evaluation.measures.ipynb #a8d88e0b
 _DB = 20/np.log(10)   # decibels in a neper, the unit of log magnitudes
@@ -130,7 +131,8 @@ def describe_sounds(
     Tensor
         (n,d)
     """
-    rows = [describe(Frames.of(x[None], mel), names) for x in sounds]
+    def described(x): return describe(Frames.of(x[None], mel), names)
+    rows = parallel(described, iter(sounds))
     return torch.cat(rows) if rows else torch.zeros(0, len(names))
 
 def standardize(
@@ -391,7 +393,7 @@ def compare_sounds(
     seed : int
     """
     nearness = Nearness(learned, mel)
-    distances = [nearness(x).distance for x in generated]
+    distances = [near.distance for near in parallel(nearness, generated)]
     copies = memorization(distances, baseline_distances(nearness, unseen), nearness.copy)
     real, others, new, passed = (describe_sounds(some, mel) for some in (learned, unseen, generated, reconstructed))
     return compare(real, others, new, passed, copies, seed)

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING: import pandas as pd
 
 # %% auto #0
-__all__ = ['ModelLibrary', 'repair_index', 'AmbiguousModel', 'refuse_old_name', 'differing_settings', 'differences',
-           'ModelEntry', 'Repair', 'UnknownModel', 'VocoderInfo', 'note_file']
+__all__ = ['ModelLibrary', 'repair_index', 'AmbiguousModel', 'refuse_old_name', 'find_entry', 'differing_settings',
+           'differences', 'ModelEntry', 'Repair', 'UnknownModel', 'VocoderInfo', 'note_file']
 
 # %% ../../nbs/620_library.catalog.ipynb #dffe6a06
 from ..core import UserError, expand, models_folder, printable, sweep_leftovers, write_error
@@ -359,6 +359,27 @@ def _listing(entries: Sequence[ModelEntry], most: int = 8) -> str:
     "Some models by name, id and file"
     more = f' and {len(entries) - most} more' if len(entries) > most else ''
     return ', '.join(f'{e.name} [{e.model_id[:8]}] in {e.path.name}' for e in entries[:most]) + more
+
+# %% ../../nbs/620_library.catalog.ipynb #d0f6a3b9
+def find_entry(
+    ref: str | os.PathLike[str],
+    models_dir: str | os.PathLike[str] | None = None,
+) -> ModelEntry:
+    """One model of a library, or in a file anywhere
+
+    Parameters
+    ----------
+    ref : str | os.PathLike[str]
+        as for `ModelLibrary.get`
+    models_dir : str | os.PathLike[str] | None
+        the library's folder; None: the usual one
+    """
+    try: library = ModelLibrary(models_dir)
+    except UserError:
+        file = expand(ref)
+        if file.suffix == MODEL_FILE_EXTENSION and os.path.isfile(file): return ModelEntry.from_file(file)
+        raise
+    return library.get(ref)
 
 # %% ../../nbs/620_library.catalog.ipynb #48951962
 def differing_settings(

@@ -27,6 +27,7 @@ from ..latent.texture import add_noise_residual, raise_contrast
 from .metadata import ModelMetadata
 from .vae import ConvVAE, level
 from .vocoders import Vocoder, resolve_vocoder
+from ..threads import use_threads
 
 # %% ../../nbs/540_models.model.ipynb #394d63dd
 def _bytes(v: Any) -> bytes:
@@ -114,6 +115,7 @@ class Model:
         """
         return ModelNote(self.name, self.metadata.model_id, self.hash, weight)
 
+    @use_threads()
     @torch.no_grad()
     def compute_mel(self,
         x: Tensor,
@@ -141,6 +143,7 @@ class Model:
             pieces.append(mel[..., begin - first:][..., :min(_PIECE, frames - begin)])
         return torch.cat(pieces, -1)
 
+    @use_threads()
     @torch.no_grad()
     def encode(self,
         x: Tensor,
@@ -159,6 +162,7 @@ class Model:
         """
         return self.net.encode(self.compute_mel(x))[0].cpu()
 
+    @use_threads()
     @torch.no_grad()
     def decode(self,
         z: Tensor,
@@ -237,6 +241,7 @@ class Model:
             for mel, begin in zip((2*mels).exp() - cfg.floor**2, begins[i:]): power[:, begin:begin + length] += mel
         return (.5*(power[:, :frames] + cfg.floor**2).log())[None].to(self.device)
 
+    @use_threads()
     @torch.no_grad()
     def sample_mel(self,
         recipe: Recipe,
@@ -264,6 +269,7 @@ class Model:
         z = self._latent(recipe, steps, given, recipe.seed)
         return self.decode(z, frames, recipe.seed, contrast=1. if given is None else recipe.variation)
 
+    @use_threads()
     @torch.no_grad()
     def natural_seconds(self,
         recipe: Recipe,
@@ -312,6 +318,7 @@ class Model:
         if which not in self._vocoders: self._vocoders[which] = resolve_vocoder(self.vocoder_state, self.mel, which)
         return self._vocoders[which]
 
+    @use_threads()
     def render(self,
         mel: Tensor,             # (1,m,f)
         samples: int,
@@ -339,6 +346,7 @@ class Model:
         who = dict(model=self.name, model_id=self.metadata.model_id, model_hash=self.hash)
         return Sound(sound.numpy(), recipe.rate, who | made)
 
+    @use_threads()
     def generate(self,
         recipe: Recipe | None = None,
         **options: Any,
