@@ -4,7 +4,7 @@
 
 # %% ../nbs/000_core.ipynb #652f76fa
 from __future__ import annotations
-import contextlib, errno, itertools, os, re, reprlib, signal, stat, threading, uuid
+import contextlib, errno, getpass, itertools, os, re, reprlib, signal, stat, threading, uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Callable, Iterator
 try: import fcntl
@@ -353,6 +353,14 @@ def cache_folder() -> Path:
     named = os.environ.get('DISTILL_CACHE')
     if named: return expand(named)
     return _of_user(user_cache_path, 'decoded sound', 'the variable DISTILL_CACHE')
+
+# %% ../nbs/000_core.ipynb #16fb80d5
+def _name_user() -> None:
+    "Give a user without a name one"
+    try: getpass.getuser()
+    except (KeyError, OSError, ImportError): os.environ['LOGNAME'] = f'user{os.getuid()}'
+
+_name_user()
 
 # %% ../nbs/000_core.ipynb #eabd4f71
 def choose_device(

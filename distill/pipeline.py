@@ -150,7 +150,7 @@ def train_model(
     task : type[VAETraining]
         the kind of training: a subclass may have a loss of its own
     threads : int | None
-        parts computed at once; None: as many as measure fastest
+        threads to compute on; None: as many as measure fastest
 
     Returns
     -------
@@ -365,7 +365,7 @@ def bundle_vocoder(
     bf16 : bool
         use bfloat16 for the discriminators' convolutions; on a GPU only
     threads : int | None
-        parts computed at once; None: as many as measure fastest
+        threads to compute on; None: as many as measure fastest
 
     Returns
     -------

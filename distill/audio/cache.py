@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 # %% auto #0
-__all__ = ['Facts', 'decode', 'store', 'load_facts', 'load_samples', 'Decoded', 'decode_again', 'decode_once']
+__all__ = ['Facts', 'decode', 'store', 'load_facts', 'is_intact', 'Decoded', 'decode_again', 'decode_once']
 
 # %% ../../nbs/115_audio.cache.ipynb #45483283
 import numpy as np
@@ -157,35 +157,24 @@ def load_facts(
         return facts if base.with_suffix('.f32').stat().st_size == 4*facts.samples else None
     except (OSError, ValueError, TypeError): return None
 
-def _checksum(path):
-    "CRC-32 of a file, read piece by piece: pages of a mapped file would count as memory in use"
-    checksum = 0
-    with open(path, 'rb') as f:
-        while data := f.read(2**20): checksum = zlib.crc32(data, checksum)
-    return checksum
-
-def load_samples(
+def is_intact(
     base: Path,
     facts: Facts,
-) -> NDArray[np.float32] | None:
-    """The stored samples, mapped; None if they are missing or damaged
+) -> bool:
+    """Whether the stored samples are what was stored
 
     Parameters
     ----------
     base : Path
         as for `store`
     facts : Facts
-
-    Returns
-    -------
-    NDArray[np.float32] | None
-        (t,) at 48 kHz
     """
-    path = base.with_suffix('.f32')
+    checksum = 0
     try:
-        if _checksum(path) != facts.checksum: return None
-        return np.memmap(path, np.float32, 'r', shape=(facts.samples,))
-    except (OSError, ValueError): return None
+        with open(base.with_suffix('.f32'), 'rb') as f:
+            while data := f.read(2**20): checksum = zlib.crc32(data, checksum)
+    except OSError: return False
+    return checksum == facts.checksum
 
 # %% ../../nbs/115_audio.cache.ipynb #9f1aad9b
 _VERSION = f'3 {SAMPLE_RATE} mean {sf.__libsndfile_version__}'   # of everything that decides what `decode` gives
@@ -203,11 +192,24 @@ class Decoded:
         (t,) at 48 kHz, while they are only in memory
     trouble : str
         why the cache could not be written
+    checked : bool
+        whether the samples in the cache were found intact
     """
     facts: Facts
     base: Path | None = None
     samples: NDArray[np.float32] | None = None
     trouble: str = ''
+    checked: bool = False
+
+    def part(self, start: int, stop: int) -> NDArray[np.float32] | None: # (t,)
+        "Some of the samples; None if they are not where they were"
+        if self.samples is not None: return self.samples[start:stop].copy()
+        assert self.base is not None
+        self.checked = self.checked or is_intact(self.base, self.facts)
+        if not self.checked: return None
+        try: y = np.fromfile(self.base.with_suffix('.f32'), np.float32, stop - start, offset=4*start)
+        except OSError: return None
+        return y if len(y) == stop - start else None
 
 def _in_memory(path, base=None, trouble=''):
     blocks: list[NDArray[np.float32]] = []

@@ -15,10 +15,9 @@ from typing import Callable, Iterator, TypeAlias
 __all__ = ['STATUSES', 'Progress', 'CorpusFile', 'Corpus', 'ReportText']
 
 # %% ../../nbs/120_audio.corpus.ipynb #00c2208e
-import numpy as np
 import pandas as pd
 import torch
-from .cache import Decoded, decode_again, decode_once, load_samples
+from .cache import Decoded, decode_again, decode_once
 from .files import MIN_SECONDS, AudioError, why_unusable
 from ..core import MissingFile, UserError, cache_folder, make_generator, named_folder, printable
 from ..text import counted, duration_text
@@ -59,15 +58,16 @@ class CorpusFile:
 
 # %% ../../nbs/120_audio.corpus.ipynb #dfb3b7d5
 _SOUNDS = set(('.wav .wave .bwf .aif .aiff .aifc .flac .ogg .oga .opus .mp3 .mp2 .caf .w64 .rf64 .au .snd .avr .voc '
-               '.8svx .svx .sph .nist').split())
-_FOREIGN = set('.m4a .aac .wma .ape .wv .mp4 .mov .webm .amr .ac3 .dts .mka .tta .dsf .rx2 .rex'.split())
+               '.8svx .svx .sph .nist .m4a .m4b .m4r .aac .wma .asf .ape .wv .mp4 .m4v .mov .qt .3gp .webm .weba '
+               '.mka .mkv .amr .ac3 .dts .tta .dsf .mpc .tak .spx').split())
+_SECRET = set('.rx2 .rex .m4p .nki .nkx'.split())   # sound that only its own programs read
 
 def _judge_name(path): # -> status, reason
     "What a file's name decides; ('', '') if the file must be opened"
     suffix = path.suffix.lower()
     if path.name.startswith('._'): return 'ignored', 'a companion file of macOS'
     if path.name.startswith('.'): return 'ignored', 'hidden'
-    if suffix in _FOREIGN: return 'refused', f'{suffix} cannot be read here: convert it to wav or flac'
+    if suffix in _SECRET: return 'refused', f'{suffix} cannot be read here: convert it to wav or flac'
     if suffix not in _SOUNDS: return 'ignored', f'{suffix or "a name without suffix"} is not a sound'
     return '', ''
 
@@ -139,7 +139,7 @@ class Corpus:
     def __iter__(self) -> Iterator[torch.Tensor]: return (self[i] for i in range(len(self)))
     def __getitem__(self, i: int) -> torch.Tensor: # (t,)
         "The sound of used file `i`, of its own length"
-        return torch.from_numpy(np.array(self._samples(range(len(self))[i])))
+        return self.read(range(len(self))[i])
 
     @property
     def names(self) -> list[str]:
@@ -186,20 +186,41 @@ class Corpus:
         counts = f'{n["refused"]} refused and {n["ignored"]} ignored'
         return f'Nothing in {self.folder} can be used, {counts} ({"; ".join(examples)}): {remedy}'
 
-    def _samples(self, i): # -> (t,)
-        "The sound of used file `i`: in memory, from the cache, or decoded again"
-        decoded = self._decoded[i]
-        if decoded.samples is None: decoded.samples = load_samples(decoded.base, decoded.facts)
-        if decoded.samples is None: decoded.samples = self._decode_again(i)
-        return decoded.samples
+    def read(self,
+        i: int,
+        start: int = 0,
+        stop: int | None = None,
+    ) -> torch.Tensor:            # (t,)
+        """A part of a sound: of a long one, no more is read than is asked for
 
-    def _decode_again(self, i): # -> (t,)
+        Parameters
+        ----------
+        i : int
+            of the used files
+        start : int
+            the first sample, at 48 kHz
+        stop : int | None
+            the sample after the last; None: to the end
+
+        Returns
+        -------
+        torch.Tensor
+            (t,)
+        """
+        decoded = self._decoded[i]
+        start, stop, _ = slice(start, stop).indices(decoded.facts.samples)
+        y = decoded.part(start, max(start, stop))
+        if y is None: y = self._decode_again(i).part(start, max(start, stop))
+        if y is None: raise UserError(f'{self.used[i].path} cannot be kept in {self._cache}: make room there.')
+        return torch.from_numpy(y)
+
+    def _decode_again(self, i):
         "Decode used file `i` once more, and store it"
-        path, base = self.used[i].path, self._decoded[i].base
-        decoded = decode_again(path, base)
-        if decoded.facts.sound != self._decoded[i].facts.sound:
-            raise UserError(f'{path} has changed since the corpus was opened: open the corpus again.')
-        return decoded.samples if decoded.samples is not None else load_samples(base, decoded.facts)
+        path, before = self.used[i].path, self._decoded[i]
+        decoded = self._decoded[i] = decode_again(path, before.base)
+        if decoded.facts.sound == before.facts.sound: return decoded
+        self._decoded[i] = before
+        raise UserError(f'{path} has changed since the corpus was opened: open the corpus again.')
 
     @property
     def hashes(self) -> list[str]:

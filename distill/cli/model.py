@@ -135,6 +135,7 @@ def report(
     max_sounds: Annotated[int, option(_REPORT, 'max_sounds')] = 200,
     vocoder: Annotated[str, option(_REPORT, 'vocoder', words=VOCODERS)] = 'auto',
     keep: Annotated[bool, option(_REPORT, 'keep', '--keep/--no-keep')] = True,
+    threads: Annotated[Optional[int], option(_REPORT, 'threads')] = None,
     models_dir: ModelsDir = None,
     as_json: AsJson = False,
 ):
@@ -151,7 +152,8 @@ def report(
     entry = find_entry(model, models_dir)
     with interruptible(lambda: "Interrupted; the model's file is unchanged."), Progress('Measuring') as bar:
         def show(progress): bar.show(progress.done, f'{progress.what}, {duration_text(progress.eta)} to go')
-        made = measure(entry.path, folder, seed, generated, max_sounds, vocoder, keep, progress=show)
+        made = measure(entry.path, folder, seed, generated, max_sounds, vocoder, keep, show,
+                       threads=threads)
     if as_json: print_json(made.to_dict())
     else: print_table(['Name', entry.name], list(made.facts().items()))
 

@@ -95,6 +95,7 @@ def train(
     preset: Annotated[
         str, option(_TRAIN, 'preset', words=('auto', 'conservative', 'balanced', 'aggressive'))] = 'auto',
     preview_interval: Annotated[int, option(_TRAIN, 'preview_interval')] = 0,
+    threads: Annotated[Optional[int], option(_TRAIN, 'threads')] = None,
     models_dir: ModelsDir = None,
     as_json: AsJson = False,
 ):
@@ -112,7 +113,7 @@ def train(
     model = _train(
         folder, name, models_dir, 'Run the same command with --resume to continue.',
         minutes=minutes, steps=steps, seed=seed, resume=resume, device=device, preset=preset,
-        preview_interval=preview_interval)
+        preview_interval=preview_interval, threads=threads)
     if not is_main(): return
     if as_json: print_json(_facts(model))
     else: _print_trained(model, models_dir)

@@ -59,6 +59,7 @@ def train_vocoder(
     bf16: Annotated[bool, option(_TRAIN, 'bf16', '--bf16')] = False,
     seed: Annotated[int, option(_TRAIN, 'seed')] = 0,
     preview_interval: Annotated[int, option(_TRAIN, 'preview_interval')] = 0,
+    threads: Annotated[Optional[int], option(_TRAIN, 'threads')] = None,
     models_dir: ModelsDir = None,
     as_json: AsJson = False,
 ):
@@ -87,7 +88,8 @@ def train_vocoder(
             file, folder, type, steps=steps, minutes=minutes, epochs=epochs, lr=lr, batch_size=batch_size,
             discriminators=discriminators, checkpoint_interval=checkpoint_interval, resume=resume, force=force,
             device=device, seed=seed, models_dir=models_dir, plan=lambda plan: note(str(plan)), progress=show,
-            preview_interval=preview_interval, opened=opened, start=start, bf16=bf16)
+            preview_interval=preview_interval, opened=opened, start=start, bf16=bf16,
+            threads=threads)
     if not is_main(): return
     if as_json: return print_json(_facts(made))
     note(made.vocoder().why)

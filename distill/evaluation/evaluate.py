@@ -507,7 +507,7 @@ def report(
     stop : Callable[[], bool] | None
         asked after every step; True ends the work with `KeyboardInterrupt`
     threads : int | None
-        sounds measured at once; None: as many as measure fastest
+        threads to compute on; None: as many as measure fastest
 
     Returns
     -------

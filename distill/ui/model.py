@@ -94,7 +94,7 @@ class ModelPanel(Panel):
         takes = []
         for seed in range(recipe.seed, recipe.seed + self.count.value):
             sound = sound_of_seed(seed)
-            takes.append(Take(self.take_list, sound, replace(recipe, seed=seed), self.neighbors.text(sound)))
+            takes.append(Take(sound, replace(recipe, seed=seed), self.neighbors.text(sound)))
         if self.next_seeds.value: self.controls.seed.value = recipe.seed + self.count.value
         self.show_message(problem, error=True)
         try: self.take_list.replace(takes)
@@ -114,7 +114,5 @@ class ModelPanel(Panel):
         if any(take.file and take.file.name == file.name for take in (*self.takes, *self.kept)): return
         problem = self.neighbors.read(self.report.folder)
         sound = self.history.sound(file)
-        take = Take(self.take_list, sound, nearness=self.neighbors.text(sound))
-        take.file = file
-        self.take_list.insert(take)
+        self.take_list.insert(Take(sound, nearness=self.neighbors.text(sound), file=file))
         self.show_message(problem, error=True)

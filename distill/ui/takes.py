@@ -6,11 +6,12 @@
 from __future__ import annotations
 import html
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 # %% auto #0
-__all__ = ['MOST_FOUND', 'made_text', 'take_title', 'Take', 'Takes', 'HistorySection']
+__all__ = ['MOST_FOUND', 'made_text', 'take_title', 'Take', 'TakeView', 'Takes', 'HistorySection']
 
 # %% ../../nbs/856_ui.takes.ipynb #20cedae3
 import ipywidgets as W
@@ -21,7 +22,7 @@ from ..generation.recipe import Recipe
 from ..generation.sounds import save_new
 from ..library.history import TAKE_COLUMNS, History, take_cells
 from ..text import counted
-from .parts import Panel, close_all, dim, field, mel_html, row, show, table_html
+from .parts import Panel, dim, field, mel_html, row, show, table_html
 from .player import Player, file_name
 from .recipe import RecipeControls
 
@@ -61,55 +62,82 @@ def take_title(
     models = '-'.join(note['model'] for note in info.get('models', ())) or info.get('model', 'sound')
     return f"{models} {info.get('seed', '')}".strip()
 
-# %% ../../nbs/856_ui.takes.ipynb #42d9ce40
-class Take(W.VBox):
-    """A generated sound with its player and its mel spectrogram
+# %% ../../nbs/856_ui.takes.ipynb #b07db5ad
+@dataclass(eq=False)
+class Take:
+    """A generated sound, what it was made from, and where it is
 
     Parameters
     ----------
-    takes : Takes
-        the list it is in
     sound : Sound
     recipe : Recipe | None
-        what it was made from; None: from the history
+        None: it comes from the history
     nearness : str
         how near it is to the sounds of a folder, in words
+    file : Path | None
+        in the history; None: it is not there
+    view : TakeView | None
+        what shows it; None: nothing does
     """
-    def __init__(self,
-        takes: Takes,
-        sound: Sound,
-        recipe: Recipe | None = None,
-        nearness: str = '',
-    ) -> None:
-        self.sound, self.recipe, self.nearness = sound, recipe, nearness
-        self.name = take_title(sound.info)
-        self.file: Path | None = None   # in the history
-        button = takes.panel.button
-        self.keep = button('Keep', lambda: takes.keep(self), 'Keep this take, here and in the history')
-        self.drop = button('Drop', lambda: takes.drop(self), 'Remove this take; a full history may delete it')
-        self.recall = button('Recall', lambda: takes.recall(self), 'Set the controls back to what made this take')
-        self.vary = button('Vary', lambda: takes.vary(self), 'Make the next takes similar to this one')
-        self.export = button('Export', lambda: takes.export(self), 'Write this take into the export folder')
-        self.player = Player(sound, self.name)
-        self.caption = W.HTML(dim(self._facts()))
-        self.image = W.HTML(self._mel(takes.controls.model))
-        buttons = row(self.keep, self.drop, self.recall, self.vary, self.export)
-        left = W.VBox([self.player, self.caption, buttons], layout=dict(flex='1 1 320px', min_width='300px'))
-        super().__init__([row(left, self.image)])
-        self.add_class('distill-take')
-        show(self.drop, False)
-        show(self.recall, recipe is not None)
+    sound: Sound
+    recipe: Recipe | None = None
+    nearness: str = ''
+    file: Path | None = None
+    view: TakeView | None = None
 
-    def _facts(self):
+    @property
+    def name(self) -> str:
+        "What to call it"
+        return take_title(self.sound.info)
+
+    @property
+    def facts(self) -> str:
         "How it was made, how loud it is, and how near to others"
         peak = max(float(np.abs(self.sound.samples).max()), 1e-6)
         facts = made_text(self.sound.info), f'peak {20*np.log10(peak):.0f} dBFS', self.nearness
         return ' · '.join(fact for fact in facts if fact)
 
-    def _mel(self, model):
-        "Its mel spectrogram, with the model's settings"
-        mel = model.compute_mel(mono(self.sound))[0]
-        return mel_html(mel, model.mel.cfg, f'mel spectrogram of {self.name}', 3.4)
+# %% ../../nbs/856_ui.takes.ipynb #42d9ce40
+class TakeView(W.VBox):
+    """A take on the page: its player, its mel spectrogram, and its buttons
+
+    Parameters
+    ----------
+    takes : Takes
+        the list whose takes are shown
+    """
+    def __init__(self,
+        takes: Takes,
+    ) -> None:
+        self.take: Take | None = None   # None: it is not on the page
+        self.model = takes.controls.model
+        button = takes.panel.button
+        self.keep = button('Keep', lambda: takes.keep(self.take), 'Keep this take, here and in the history')
+        self.drop = button('Drop', lambda: takes.drop(self.take), 'Remove this take; a full history may delete it')
+        self.recall = button('Recall', lambda: takes.recall(self.take), 'Set the controls back to what made this take')
+        self.vary = button('Vary', lambda: takes.vary(self.take), 'Make the next takes similar to this one')
+        self.export = button('Export', lambda: takes.export(self.take), 'Write this take into the export folder')
+        self.player = Player(Sound([0.]*4800), 'no sound')
+        self.caption, self.image = W.HTML(), W.HTML()
+        buttons = row(self.keep, self.drop, self.recall, self.vary, self.export)
+        left = W.VBox([self.player, self.caption, buttons], layout=dict(flex='1 1 320px', min_width='300px'))
+        super().__init__([row(left, self.image)])
+        self.add_class('distill-take')
+
+    def put(self, take: Take) -> None:
+        "Show a take from now on"
+        self.take, take.view = take, self
+        self.player.put(take.sound, take.name)
+        self.caption.value = dim(take.facts)
+        mel = self.model.compute_mel(mono(take.sound))[0]
+        self.image.value = mel_html(mel, self.model.mel.cfg, f'mel spectrogram of {take.name}', 3.4)
+        self.mark(kept=False)
+        show(self.recall, take.recipe is not None)
+
+    def mark(self, kept: bool) -> None:
+        "Show the button that applies: Keep, or Drop"
+        show(self.keep, not kept)
+        show(self.drop, kept)
 
 # %% ../../nbs/856_ui.takes.ipynb #e614c403
 _FORMATS = ['wav', 'flac', 'ogg', 'mp3']
@@ -135,8 +163,9 @@ class Takes:
     ) -> None:
         self.panel, self.controls, self.history = panel, controls, history
         self.latest: list[Take] = []
-        self.kept: list[Take] = []   # the newest first
-        self.heading = W.HTML()      # above the kept ones
+        self.kept: list[Take] = []          # the newest first
+        self._spare: list[TakeView] = []    # views that show no take
+        self.heading = W.HTML()             # above the kept ones
         self.latest_box, self.kept_box = W.VBox(), W.VBox([self.heading])
         self.folder = field(W.Text, 'export to', str(folder), 60, 200, placeholder='a folder')
         self.format = W.Dropdown(options=_FORMATS, layout=dict(width='70px'))
@@ -145,17 +174,25 @@ class Takes:
 
     def _update(self):
         "Show the takes there are"
-        self.latest_box.children = self.latest
+        for take in self.latest:
+            if take.view is None: (self._spare.pop() if self._spare else TakeView(self)).put(take)
+        self.latest_box.children = [take.view for take in self.latest]
         self.heading.value = f'<h4>Kept ({len(self.kept)})</h4>' if self.kept else ''
-        self.kept_box.children = [self.heading, *self.kept]
+        self.kept_box.children = [self.heading, *(take.view for take in self.kept)]
+
+    def _release(self, take):
+        "Let the view of a take show another one"
+        self._spare.append(take.view)
+        take.view.take = None
+        take.view = None
 
     def replace(self,
         takes: Sequence[Take],
     ) -> None:
         "Show new takes in place of the latest, and write them into the history"
-        old, self.latest = self.latest, list(takes)
+        for old in reversed(self.latest): self._release(old)
+        self.latest = list(takes)
         self._update()
-        for take in old: close_all(take)
         for take in takes:
             take.file = self.history.add(take.sound)
             if self.history.note: self.panel.show_message(self.history.note)
@@ -165,22 +202,21 @@ class Takes:
         self.latest.insert(0, take)
         self._update()
 
-    def keep(self, take: Take) -> None:
+    def keep(self, take: Take | None) -> None:
         "Keep a take, in the history too"
         if take not in self.latest: return   # clicked twice
         self.latest.remove(take)
         self.kept.insert(0, take)
-        show(take.keep, False)
-        show(take.drop)
+        take.view.mark(kept=True)
         self._update()
         take.file = self.history.keep(take.file) if take.file else self.history.add(take.sound, keep=True)
 
-    def drop(self, take: Take) -> None:
+    def drop(self, take: Take | None) -> None:
         "Remove a kept take; the history may delete it when it is full"
         if take not in self.kept: return
         self.kept.remove(take)
+        self._release(take)
         self._update()
-        close_all(take)
         if take.file: self.history.keep(take.file, False)
 
     def recall(self, take: Take) -> None:
