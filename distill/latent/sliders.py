@@ -4,7 +4,7 @@
 
 # %% ../../nbs/550_latent.sliders.ipynb #7bfd464a
 from __future__ import annotations
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 
 # %% auto #0
@@ -19,31 +19,31 @@ from ..core import make_generator
 from ..features.descriptors import DESCRIPTORS, MEL_DESCRIPTORS, Frames, describe
 from ..features.mel import griffin_lim
 from .analysis import POSITIONS, LatentAnalysis, Slider, Sliders, percentiles, ranked, slider_values
-from .probe import Probe, fit_probe, join_probes, steer
+from .probe import Probe, fit_probe, join_probes, learned_metric, predictable, steer
 from .sampling import sample_starts
 from ..models.model import Model
+from ..threads import parallel, use_threads
 
 # %% ../../nbs/550_latent.sliders.ipynb #859df251
-_SOUND_DESCRIPTORS = tuple(name for name in DESCRIPTORS if name not in MEL_DESCRIPTORS)
-_NAMES = MEL_DESCRIPTORS + _SOUND_DESCRIPTORS
-_FROM_MEL = len(MEL_DESCRIPTORS)
+_ON_SOUND = 'attack', *(name for name in DESCRIPTORS if name not in MEL_DESCRIPTORS)
+_ON_MEL = tuple(name for name in DESCRIPTORS if name not in _ON_SOUND)
+_NAMES = _ON_MEL + _ON_SOUND
 _BATCH = 16      # states decoded at a time: small batches stay in the processor's cache
 _SOUNDS = 2      # sounds that Griffin-Lim works on at a time
 _ITERATIONS = 2  # of Griffin-Lim
 
 @torch.no_grad()
-def _described(model: Model, states: Tensor, audible: bool) -> Tensor: # (n,k) -> (n,d)
-    "Descriptors of states: all of them, from sound, or those that a mel tells"
-    out = []
-    for some in states.split(_BATCH):
-        windows = model.analyzed.windows(some)
-        mels = model.decode(windows, seed=0 if audible else None, contrast=1.)
-        if not audible:
-            out.append(describe(Frames.of_mel(mels, model.mel), MEL_DESCRIPTORS).cpu())
-            continue
-        sounds = [griffin_lim(model.mel, m, _ITERATIONS) for m in model.mel.magnitude(mels).split(_SOUNDS)]
-        out.append(describe(Frames.of(torch.cat(sounds), model.mel), _NAMES).cpu())
-    return torch.cat(out)
+def _of_mels(model: Model, states: Tensor) -> Tensor: # (n,k) -> (n,d)
+    "The descriptors that mels tell, of states"
+    mels = model.decode(model.analyzed.windows(states), seed=None, contrast=1.)
+    return describe(Frames.of_mel(mels, model.mel), _ON_MEL).cpu()
+
+@torch.no_grad()
+def _of_sounds(model: Model, states: Tensor, names: Sequence[str]) -> Tensor: # (n,k) -> (n,d)
+    "Descriptors of states that are made audible"
+    mels = model.decode(model.analyzed.windows(states), seed=0, contrast=1.)
+    sounds = [griffin_lim(model.mel, part, _ITERATIONS) for part in model.mel.magnitude(mels).split(_SOUNDS)]
+    return describe(Frames.of(torch.cat(sounds), model.mel), names).cpu()
 
 # %% ../../nbs/550_latent.sliders.ipynb #3d7fd02d
 def _ranks(x: Tensor) -> Tensor: # (n,…) -> (n,…)
@@ -74,84 +74,95 @@ def spearman(
     return (x*y).sum(0)/(x.norm(dim=0)*y.norm(dim=0) + 1e-9)
 
 # %% ../../nbs/550_latent.sliders.ipynb #4cebc632
+_WINDOWS = 1000     # of the corpus, at most
+_SOUND_COST = 8     # mels that can be decoded and described while one sound is
+
 @dataclass
 class _Search:
     "What finding the sliders of one model needs to know"
     model: Model
-    weight: Tensor              # (n,) of the corpus's windows; sums to 1
     generator: torch.Generator
-    median: Tensor = field(default_factory=lambda: torch.zeros(0)) # (d,) of every descriptor over samples
-    range: Tensor = field(default_factory=lambda: torch.zeros(0))  # (d,) from percentile 10 to 90
-    mel_probe: Probe | None = None    # of the descriptors that a mel tells
-    sound_probe: Probe | None = None  # and of the others
+    progress: Callable[[int, int], None] | None = None
+    done: int = 0                                                          # mels' worth of work
+    expected: int = 0                                                      # in all
+    windows: Tensor = field(default_factory=lambda: torch.zeros(0, 0))     # (w,k) of the corpus
+    weight: Tensor = field(default_factory=lambda: torch.zeros(0))         # (w,) of them; sums to 1
+    predicted: Tensor = field(default_factory=lambda: torch.zeros(0, 0))   # (w,d) the descriptors of these windows
+    median: Tensor = field(default_factory=lambda: torch.zeros(0))         # (d,) of every descriptor over samples
+    range: Tensor = field(default_factory=lambda: torch.zeros(0))          # (d,) from percentile 10 to 90
+    states: Tensor = field(default_factory=lambda: torch.zeros(0, 0))      # (n,k) whose mels were described
+    found: Tensor = field(default_factory=lambda: torch.zeros(0, 0))       # (n,d) and as what
+    probe: Probe | None = None
 
-    def scaled(self, y: Tensor) -> Tensor: # (…,d) -> (…,d)
-        return ((y[..., :len(self.median)] - self.median)/self.range).clamp(-2, 2)
+    def use(self, probe: Probe):
+        "Move sounds by this probe from now on"
+        self.probe, self.predicted = probe, probe(self.windows)
 
-    def probe(self, descriptors: list[int]) -> Probe:
-        "The probe of these descriptors"
-        from_mel = all(i < _FROM_MEL for i in descriptors)
-        assert self.mel_probe
-        if from_mel: return self.mel_probe.select(descriptors)
-        assert self.sound_probe
-        return join_probes(self.mel_probe, self.sound_probe).select(descriptors)
+    def worked(self, cost: int):
+        "Tell how far the search is"
+        self.done += cost
+        if self.progress: self.progress(self.done, max(self.done, self.expected))
 
-    def moved(self, descriptors: list[int], i: int, base: Tensor, targets: list[float]) -> Tensor: # (n,k) -> (t,n,k)
-        "Sounds with the `i`th of the descriptors at each target and the others as they are"
-        values = torch.tensor(targets).repeat_interleave(len(base))
-        states = steer(self.probe(descriptors), base.repeat(len(targets), 1), {i: values})
-        return states.view(len(targets), *base.shape)
+    def _mels(self, states: Tensor) -> Tensor: return _of_mels(self.model, states)
 
-    def described(self, states: Tensor, audible: bool = False) -> Tensor: # (t,n,k) -> (t,n,d)
-        found = _described(self.model, states.flatten(0, 1), audible)
-        return self.scaled(found).view(*states.shape[:2], -1)
+    def describe_mels(self, states: Tensor) -> Tensor: # (n,k) -> (n,d)
+        found = torch.cat(parallel(self._mels, states.split(_BATCH)))
+        self.worked(len(states))
+        return found
 
-    def of_corpus(self, i: int) -> tuple[Tensor, Tensor]: # (n,), (n,)
-        "A descriptor as predicted for the corpus's windows, and their weights"
-        return self.probe([i])(self.model.analyzed.states)[:, 0], self.weight
+    def describe_sounds(self, states: Tensor, descriptors: Sequence[int]) -> Tensor: # (n,k) -> (n,d)
+        names = [_NAMES[d] for d in descriptors]
+        def described(part): return _of_sounds(self.model, part, names)
+        found = torch.cat(parallel(described, states.split(_BATCH)))
+        self.worked(_SOUND_COST*len(states))
+        return found
+
+    def scaled(self, y: Tensor, descriptors: Sequence[int]) -> Tensor: # (…,d) -> (…,d)
+        return ((y - self.median[descriptors])/self.range[descriptors]).clamp(-2, 2)
+
+    def moved(self, descriptors: list[int], base: Tensor, targets: list[list[float]]) -> Tensor: # (n,k) -> (s·t·n,k)
+        "Sounds with each of the descriptors at its targets in turn, and the others as they are"
+        assert self.probe
+        probe, out = self.probe.select(descriptors), []
+        for i, values in enumerate(targets):
+            each = torch.tensor(values).repeat_interleave(len(base))
+            out.append(steer(probe, base.repeat(len(values), 1), {i: each}))
+        return torch.cat(out)
 
     def percentiles(self, i: int, shares: Sequence[float]) -> list[float]:
-        return percentiles(*self.of_corpus(i), shares).tolist()
+        return percentiles(self.predicted[:, i], self.weight, shares).tolist()
 
     def shares(self, i: int, values: Sequence[float]) -> list[float]:
-        return np.interp(values, *ranked(*self.of_corpus(i))).tolist()
+        return np.interp(values, *ranked(self.predicted[:, i], self.weight)).tolist()
 
     def places(self, i: int, low: float, high: float, n: int) -> list[float]:
         "Percentiles of the corpus from one end to the other; the median, or what is a fifth from an end, in the middle"
         fifth = (high - low)/5
         middle = min(max(.5, low + fifth), high - fifth)
-        return list(slider_values(*self.of_corpus(i), low, middle, high, n, rise=.002))
+        return list(slider_values(self.predicted[:, i], self.weight, low, middle, high, n, rise=.002))
 
 # %% ../../nbs/550_latent.sliders.ipynb #3a173358
-def _learn_from_mels(search: _Search, n: int = 4000, around: int = 32):
-    "Fit the probe on samples, then twice on all those before and sounds that were moved by it"
-    a, generator = search.model.analyzed, search.generator
-    close = sample_starts(replace(a, noise_scale=a.noise_scale/2), n//2, generator)
-    states = torch.cat([close, sample_starts(a, n//2, generator)])
-    raw = _described(search.model, states, audible=False)
-    closest = raw[:n//2]
-    search.median = closest.median(0).values
-    search.range = (closest.quantile(.9, 0) - closest.quantile(.1, 0)).clamp(min=1e-6)
-    found = search.scaled(raw)
-    search.mel_probe = fit_probe(states, found, generator, 700)
-    for steps in (700, 1000):
-        base = sample_starts(a, around, generator)
-        for i in range(_FROM_MEL):
-            held = [j for j in range(_FROM_MEL) if j == i or torch.rand((), generator=generator) < .7]
-            targets = search.percentiles(i, (.01, .25, .5, .75, .99))
-            moved = search.moved(held, held.index(i), base, targets)
-            states = torch.cat([states, moved.flatten(0, 1)])
-            found = torch.cat([found, search.described(moved).flatten(0, 1)])
-        search.mel_probe = fit_probe(states, found, generator, steps)
+_SAMPLES = 300   # described to begin with
 
-def _learn_from_sounds(search: _Search, n: int = 500):
-    "Fit the probe of the descriptors that only sound tells, on samples that are made audible"
-    states = sample_starts(search.model.analyzed, n, search.generator)
-    found = _described(search.model, states, audible=True)
-    low, median, high = found.quantile(torch.tensor([.1, .5, .9]), dim=0)[:, _FROM_MEL:]
-    search.median = torch.cat([search.median, median])
-    search.range = torch.cat([search.range, (high - low).clamp(min=1e-6)])
-    search.sound_probe = fit_probe(states, search.scaled(found)[:, _FROM_MEL:], search.generator, 700)
+def _begin(search: _Search):
+    "Windows of the corpus, and a probe fitted to samples"
+    a, generator = search.model.analyzed, search.generator
+    weight = torch.cat([torch.full((n,), 1/n) for n in a.counts])
+    few = torch.linspace(0, len(weight) - 1, min(len(weight), _WINDOWS)).round().long()
+    search.windows, search.weight = a.states[few], weight[few]/weight[few].sum()
+    close = sample_starts(replace(a, noise_scale=a.noise_scale/2), _SAMPLES//2, generator)
+    search.states = torch.cat([close, sample_starts(a, _SAMPLES//2, generator)])
+    raw = search.describe_mels(search.states)
+    low, search.median, high = raw[:len(close)].quantile(torch.tensor([.1, .5, .9]), dim=0)
+    search.range = (high - low).clamp(min=1e-6)
+    search.found = search.scaled(raw, range(len(_ON_MEL)))
+    search.use(fit_probe(search.states, search.found))
+
+def _learn(search: _Search, states: Tensor, found: Tensor):
+    "Fit the probe to these as well"
+    assert search.probe
+    search.states, search.found = torch.cat([search.states, states]), torch.cat([search.found, found])
+    search.use(fit_probe(search.states, search.found, learned_metric(search.probe, search.states)))
 
 # %% ../../nbs/550_latent.sliders.ipynb #55bb3661
 LEAST_EFFECT = .2    # of the corpus's range, from end to end
@@ -181,8 +192,9 @@ def _leakages(trials: list[_Trial]) -> Tensor: # (s,)
     return others/own.abs().clamp(min=1e-3)
 
 # %% ../../nbs/550_latent.sliders.ipynb #422e72b9
-_GRID = 7            # places from percentile 1 to 99 at which a slider is tried
+_GRID = 5            # places from percentile 1 to 99 at which a slider is tried
 _EDGES = .01, .99
+_TRIED = 9           # sounds that it is tried on
 
 def _best_part(y: Tensor, descriptors: list[int], i: int, shares: list[float]) -> tuple[int, int]:
     "The part of the places that serves best, at least half of the way"
@@ -192,39 +204,43 @@ def _best_part(y: Tensor, descriptors: list[int], i: int, shares: list[float]) -
         used = trial.effect > LEAST_EFFECT
         quality = min(trial.rho, .95) + .1*min(trial.effect, .8) if used else trial.rho - 1
         return quality + .1*(shares[end - 1] - shares[begin])
-    return max(((begin, end) for begin in range(_GRID) for end in range(begin + 4, _GRID + 1)), key=worth)
+    parts = [(begin, end) for begin in range(_GRID) for end in range(begin + _GRID//2 + 1, _GRID + 1)]
+    return max(parts, key=worth)
 
-def _try(search: _Search, descriptors: list[int], base: Tensor) -> tuple[list[tuple[float, float]], list[_Trial]]:
-    "Ends, in shares of the corpus, and trials of a set of descriptors"
+def _try(search: _Search, descriptors: list[int]) -> tuple[list[tuple[float, float]], list[_Trial]]:
+    "Ends, in shares of the corpus, and trials of a set of descriptors; the probe learns from them"
+    base = sample_starts(search.model.analyzed, _TRIED, search.generator)
+    edges = [search.percentiles(d, _EDGES) for d in descriptors]
+    targets = [np.linspace(*edge, _GRID).tolist() for edge in edges]
+    moved = search.moved(descriptors, base, targets)
+    found = search.scaled(search.describe_mels(moved), range(len(_ON_MEL)))
     ends, trials = [], []
-    for i, descriptor in enumerate(descriptors):
-        low, high = search.percentiles(descriptor, _EDGES)
-        targets = np.linspace(low, high, _GRID).tolist()
-        y = search.described(search.moved(descriptors, i, base, targets))
-        shares = search.shares(descriptor, targets)
+    for i, y in enumerate(found.view(len(descriptors), _GRID, _TRIED, -1)):
+        shares = search.shares(descriptors[i], targets[i])
         begin, end = _best_part(y, descriptors, i, shares)
         ends.append((shares[begin], shares[end - 1]))
         trials.append(_trial(y[begin:end], descriptors, i))
+    _learn(search, moved, found)
     return ends, trials
 
 # %% ../../nbs/550_latent.sliders.ipynb #122d74b5
 Ends = dict[int, tuple[float, float]]   # descriptor → where its slider begins and ends, in shares of the corpus
 
-def _choose(search: _Search, base: Tensor, most: int, least: float) -> Ends:
+def _choose(search: _Search, most: int, least: float) -> Ends:
     "The best set of descriptors"
-    descriptors = list(range(_FROM_MEL))
+    descriptors = list(range(len(_ON_MEL)))
     best: Ends = {}
     most_worth = -1., 0.              # how many are good, and how good all are
+    _try(search, descriptors)
     while descriptors:
-        ends, trials = _try(search, descriptors, base)
+        ends, trials = _try(search, descriptors)
         rho = torch.tensor([t.rho for t in trials])
         own = torch.tensor([t.effect for t in trials])
         leakage = _leakages(trials)
         good = ((rho >= _GOOD_RHO) & (leakage <= _GOOD_LEAKAGE) & (own >= LEAST_EFFECT)).sum().item()
         worth = good, (rho.clamp(min=0) - leakage.clamp(max=1)/2).sum().item()
         usable = len(descriptors) <= most and (rho > least).all() and (own > LEAST_EFFECT).all()
-        if usable and worth > most_worth:
-            most_worth, best = worth, dict(zip(descriptors, ends))
+        if usable and worth > most_worth: most_worth, best = worth, dict(zip(descriptors, ends))
         if usable and (good == len(descriptors) or most_worth[0] >= len(descriptors)): break
         let_go = min(2, max(1, len(descriptors) - most))
         worst = torch.minimum(rho, 2*own + .4).sub(leakage).argsort()[:let_go].tolist()
@@ -232,37 +248,30 @@ def _choose(search: _Search, base: Tensor, most: int, least: float) -> Ends:
     return best
 
 # %% ../../nbs/550_latent.sliders.ipynb #18bde28e
-def _listen(search: _Search, ends: Ends, base: Tensor) -> tuple[list[Tensor], list[_Trial]]:
-    "Descriptors of sounds while every slider of a set is moved through its range, and the trials"
-    descriptors = list(ends)
-    found = []
-    for i, (descriptor, (low, high)) in enumerate(ends.items()):
-        moved = search.moved(descriptors, i, base, search.places(descriptor, low, high, 5))
-        found.append(search.described(moved, audible=True))
-    return found, [_trial(y, descriptors, i) for i, y in enumerate(found)]
+_HEARD = 60           # sounds that are described for it
+_PREDICTABLE = .8     # least share of a descriptor's variance
 
-def _with_audible(search: _Search, ends: Ends, base: Tensor, most: int, least: float) -> Ends:
-    "The chosen descriptors, and those that only sound tells where there is room or where they rank clearly better"
-    _, trials = _listen(search, ends, base)
-    leakages = _leakages(trials).tolist() if trials else []
-    weak = sorted((t.rho, d) for d, t, leakage in zip(ends, trials, leakages)
-                  if t.rho < _GOOD_RHO or leakage > _GOOD_LEAKAGE)
-    if len(ends) == most and not weak: return ends
-    _learn_from_sounds(search)
-    found = []
-    for d in range(_FROM_MEL, len(_NAMES)):
-        together = [*ends, d]
-        moved = search.moved(together, len(ends), base, search.places(d, *_EDGES, 5))
-        trial = _trial(search.described(moved, audible=True), together, len(ends))
-        if trial.rho >= least and trial.effect >= LEAST_EFFECT: found.append((trial.rho, d))
-    chosen = dict(ends)
-    for rho, d in sorted(found, reverse=True):
-        clearly_better = weak and weak[0][0] < rho - .1
-        if len(chosen) == most and clearly_better: del chosen[weak.pop(0)[1]]
-        if len(chosen) < most: chosen[d] = _EDGES
-    return chosen
+def _add_audible(search: _Search, ends: Ends, most: int) -> Ends:
+    "The chosen descriptors, and those that only sound tells where there is room"
+    if len(ends) == most: return ends
+    assert search.probe
+    on_sound = range(len(_ON_MEL), len(_NAMES))
+    states = sample_starts(search.model.analyzed, _HEARD, search.generator)
+    raw = search.describe_sounds(states, on_sound)
+    low, median, high = raw.quantile(torch.tensor([.1, .5, .9]), dim=0)
+    search.median = torch.cat([search.median, median])
+    search.range = torch.cat([search.range, (high - low).clamp(min=1e-6)])
+    found = search.scaled(raw, on_sound)
+    probe = fit_probe(states, found)
+    share = predictable(probe, found)
+    search.use(join_probes(search.probe, probe))
+    best = [on_sound[i] for i in share.argsort(descending=True).tolist() if share[i] >= _PREDICTABLE]
+    return ends | {d: _EDGES for d in best[:most - len(ends)]}
 
 # %% ../../nbs/550_latent.sliders.ipynb #a9990d6b
+_MEASURED = 3   # sounds that every slider is measured on
+_PLACES = 5     # from one end to the other
+
 @dataclass
 class _Measured:
     "What a slider keeps of its trial"
@@ -273,18 +282,32 @@ class _Measured:
     low: float   # its descriptor at -10, in the descriptor's unit
     high: float  # and at 10
 
-def _measure(search: _Search, ends: Ends, base: Tensor, least: float) -> tuple[Ends, list[_Measured]]:
+def _listen(search: _Search, ends: Ends) -> tuple[Tensor, list[_Trial]]: # -> (s,t,n,s), s trials
+    "Descriptors of sounds while every slider of a set is moved through its range, and the trials"
+    descriptors = list(ends)
+    base = sample_starts(search.model.analyzed, _MEASURED, search.generator)
+    targets = [search.places(d, low, high, _PLACES) for d, (low, high) in ends.items()]
+    raw = search.describe_sounds(search.moved(descriptors, base, targets), descriptors)
+    found = search.scaled(raw, descriptors).view(len(ends), _PLACES, _MEASURED, -1)
+    everything = list(range(len(ends)))
+    return found, [_trial(y, everything, i) for i, y in enumerate(found)]
+
+def _failed(ends: Ends, trials: list[_Trial], least: float) -> list[int]:
+    "The descriptors to let go: those that only sound tells first, since the others may have failed by holding them"
+    failed = [d for d, t in zip(ends, trials) if t.rho < least or t.effect < LEAST_EFFECT]
+    return [d for d in failed if d >= len(_ON_MEL)] or failed
+
+def _measure(search: _Search, ends: Ends, least: float) -> tuple[Ends, list[_Measured]]:
     "The sliders that keep their names, with what was measured on sounds"
     while ends:
-        found, trials = _listen(search, ends, base)
-        passes = [t.rho >= least and t.effect >= LEAST_EFFECT for t in trials]
-        if not all(passes):
-            ends = {d: e for (d, e), kept in zip(ends.items(), passes) if kept}
+        found, trials = _listen(search, ends)
+        if failed := _failed(ends, trials, least):
+            ends = {d: e for d, e in ends.items() if d not in failed}
             continue
         measured = []
-        for d, y, t, leakage in zip(ends, found, trials, _leakages(trials).tolist()):
-            low, high = ((y[at].mean(0)*search.range + search.median)[d].item() for at in (0, -1))
-            measured.append(_Measured(t.rho, t.monotone, leakage, t.effect, low, high))
+        for i, (d, t, leakage) in enumerate(zip(ends, trials, _leakages(trials).tolist())):
+            low, high = (found[i, at, :, i].mean()*search.range[d] + search.median[d] for at in (0, -1))
+            measured.append(_Measured(t.rho, t.monotone, leakage, t.effect, low.item(), high.item()))
         return ends, measured
     return {}, []
 
@@ -304,10 +327,28 @@ def _named(search: _Search, ends: Ends, measured: list[_Measured], directions: T
         sliders.append(Slider(_NAMES[d], along.abs().argmax().item(), share, values, _NAMES[d], **asdict(m)))
     return sliders
 
+def _with_sliders(search: _Search, ends: Ends, measured: list[_Measured]) -> LatentAnalysis:
+    "The model's analysis with these sliders and plain ones after them"
+    a = search.model.analyzed
+    probe = search.probe.select(list(ends)) if search.probe and ends else None
+    changes = probe.jacobian(search.windows).mean(0) if probe else torch.zeros(0, len(a.std))
+    directions = F.normalize(changes, dim=1)
+    total = a.std[0].item()**2/max(a.sliders[0].share, 1e-12)
+    sliders = _named(search, ends, measured, directions, total)
+    weight = torch.cat([torch.full((n,), 1/n) for n in a.counts])/len(a.counts)
+    for n, axis in enumerate(_plain_axes(a, directions, len(a.sliders) - len(ends)), 1):
+        share = a.std[axis].item()**2/total
+        sliders.append(Slider(f'other {n}', axis, share, slider_values(a.states[:, axis], weight)))
+    return replace(a, sliders=Sliders(sliders), probe=probe)
+
+# %% ../../nbs/550_latent.sliders.ipynb #e47f4b7d
+_ROUNDS = 5      # that choosing takes, about
+
 def name_sliders(
     model: Model,
     seed: int = 0,
     least: float = .6,
+    progress: Callable[[int, int], None] | None = None,
 ) -> LatentAnalysis:
     """The model's analysis with sliders that do what they are named after
 
@@ -319,25 +360,22 @@ def name_sliders(
         of the sounds that are tried
     least : float
         Spearman correlation a name must earn
+    progress : Callable[[int, int], None] | None
+        called with what is done, and of how much
 
     Returns
     -------
     LatentAnalysis
         with as many sliders: named ones first, then 'other 1' …
     """
-    a = model.analyzed
-    most = len(a.sliders)
-    total = a.std[0].item()**2/max(a.sliders[0].share, 1e-12)
-    weight = torch.cat([torch.full((n,), 1/n) for n in a.counts])/len(a.counts)
-    search = _Search(model, weight, make_generator(seed))
-    _learn_from_mels(search)
-    ends = _choose(search, sample_starts(a, 32, search.generator), most, least)
-    ends = _with_audible(search, ends, sample_starts(a, 16, search.generator), most, least)
-    ends, measured = _measure(search, ends, sample_starts(a, 16, search.generator), least)
-    probe = search.probe(list(ends)) if ends else None
-    directions = F.normalize(probe.jacobian(a.states).mean(0), dim=1) if probe else torch.zeros(0, len(a.std))
-    sliders = _named(search, ends, measured, directions, total)
-    for n, axis in enumerate(_plain_axes(a, directions, most - len(ends)), 1):
-        share = a.std[axis].item()**2/total
-        sliders.append(Slider(f'other {n}', axis, share, slider_values(a.states[:, axis], weight)))
-    return replace(a, sliders=Sliders(sliders), probe=probe)
+    most = len(model.analyzed.sliders)
+    search = _Search(model, make_generator(seed), progress)
+    listening = _SOUND_COST*_MEASURED*_PLACES*most
+    search.expected = _SAMPLES + _ROUNDS*most*_GRID*_TRIED + _SOUND_COST*_HEARD + listening
+    with use_threads():
+        _begin(search)
+        ends = _choose(search, most, least)
+        search.expected = search.done + (_SOUND_COST*_HEARD if len(ends) < most else 0) + listening
+        ends = _add_audible(search, ends, most)
+        ends, measured = _measure(search, ends, least)
+        return _with_sliders(search, ends, measured)
