@@ -5,6 +5,7 @@ file"""
 
 # %% ../nbs/720_pipeline.ipynb #d1b60daa
 from __future__ import annotations
+import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, replace
@@ -29,6 +30,7 @@ from .models.model import Model
 from .models.persistence import ModelRef, find_model, load_model, trained_metadata, write_model
 from .text import size_text
 from .threads import use_threads
+from .training.forecast import Forecast, Outlook
 from .training.lock import TrainingLock, is_main_process
 from .training.loop import CheckpointFile, Record, check_budget, fit
 from .training.plan import TrainConfig
@@ -111,6 +113,7 @@ def train_model(
     preview_interval: int = 0,
     stop: Callable[[], bool] | None = None,
     opened: Callable[[Corpus], object] | None = None,
+    outlook: Callable[[Outlook], object] | None = None,
     cfg: TrainConfig | None = None,
     task: type[VAETraining] = VAETraining,
     threads: int | None = None,
@@ -128,7 +131,7 @@ def train_model(
     steps : int | None
         optimizer steps; None: as many as the corpus needs
     minutes : float | None
-        minutes of training, at most
+        minutes from now until the model is saved, at most
     seed : int
         random seed of weights, crops and held-out files
     device : str
@@ -145,6 +148,8 @@ def train_model(
         asked before every step; True ends training, and it can be resumed
     opened : Callable[[Corpus], object] | None
         called with the corpus once its sounds are read
+    outlook : Callable[[Outlook], object] | None
+        called some times a second with how far the whole is
     cfg : TrainConfig | None
         own settings, in place of `preset` and `seed`
     task : type[VAETraining]
@@ -167,19 +172,29 @@ def train_model(
     future_file = next(free_names(models_folder(models_dir), file_stem(name), MODEL_FILE_EXTENSION))
     previews = _Previews(future_file, folder, preview_interval)
     with use_threads(threads), _own_checkpoint(metadata.name, models_dir, folder, resume) as checkpoint:
-        if not isinstance(corpus, Corpus): corpus = Corpus(corpus)
+        forecast = Forecast(outlook, minutes, device=device)
+        forecast.check_minutes()
+        if not isinstance(corpus, Corpus): corpus = Corpus(corpus, progress=forecast.reading)
         if opened: opened(corpus)
+        forecast.preparing(corpus.seconds)
         training = task(corpus, cfg=cfg or settings_of(preset, corpus, device, seed=seed), device=device)
+        forecast.check_minutes()
+        forecast.steps = steps or (math.inf if minutes else training.default_steps)
+        def stop_now() -> bool:
+            forecast.stepping(training.done)
+            return bool(stop and stop())
         training.barrier()                              # all have looked for a checkpoint before one writes it
-        for rec in fit(training, steps, minutes, checkpoint, resume, stop):
+        for rec in fit(training, steps, None, checkpoint, resume, stop_now, forecast.is_over if minutes else None):
             if not training.is_main: continue
             previews.write(rec.epoch, training.mel.cfg.sample_rate,
                            lambda: _reconstruction_so_far(training, corpus, metadata))
             if progress: progress(rec)
         model = _handed_over(training, corpus, metadata)
         if not training.is_main: return model
+        forecast.naming(0, 1)
         model = write_model(_analyzed(training, model), models_dir)
         checkpoint.remove()
+        forecast.tell('done', 0., always=True)
     return model
 
 def _handed_over(task: VAETraining, corpus: Corpus, metadata: ModelMetadata) -> Model:

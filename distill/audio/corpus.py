@@ -147,6 +147,11 @@ class Corpus:
         return [f.name for f in self.used]
 
     @property
+    def lengths(self) -> list[int]:
+        "The samples of each used file, at 48 kHz"
+        return [d.facts.samples for d in self._decoded]
+
+    @property
     def seconds(self) -> float:
         "The length of all used files together"
         return sum(f.seconds or 0. for f in self.used)

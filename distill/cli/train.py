@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 import typer
 from .shell import (
     DEVICES, AsJson, ModelsDir, Progress, interruptible, is_main, note, option, print_json, print_table, program)
-from ..core import choose_device, free_names, write_error
+from ..core import free_names, write_error
 from ..library.unfinished import find_unfinished
 from ..text import counted, duration_text
 if TYPE_CHECKING:
     from distill.audio.corpus import Corpus
     from distill.audio.files import Sound
     from distill.models.model import Model
+    from distill.training.forecast import Outlook
     from distill.training.loop import Record
 
 # %% auto #0
@@ -28,7 +29,6 @@ __all__ = ['Folder', 'training_progress', 'train', 'plot_sounds', 'demo']
 def training_progress(
     score: Callable[[Record], str],
     interrupted: Callable[[], str],
-    finishing: str = 'done',
 ) -> Iterator[Callable[[Record], None]]:
     """Yields a function that shows a record of a training on a progress bar
 
@@ -38,47 +38,45 @@ def training_progress(
         what to show of a record beside its step
     interrupted : Callable[[], str]
         what to say after Ctrl-C
-    finishing : str
-        what to say once the last step is done
     """
     def show(record: Record) -> None:
         if bar is None: return
-        left = f'{duration_text(record.eta)} to go' if record.eta else finishing
+        left = f'{duration_text(record.eta)} to go' if record.eta else 'done'
         done = record.seconds/(record.seconds + record.eta) if record.eta else 1.
         bar.show(done, f'step {record.step}, {score(record)}, {left}')
     with interruptible(interrupted), Progress('Training') if is_main() else nullcontext() as bar: yield show
 
 # %% ../../nbs/910_cli.train.ipynb #b20c4c8d
-def _plan(corpus: Corpus, steps: int | None, minutes: float | None, preset: str, device: str) -> str:
-    "What will be learned from, how long, and roughly how many minutes that takes"
-    from distill.training.plan import default_steps, expected_seconds, preset as settings
-    if steps is None and minutes is None: steps = default_steps(corpus, settings(preset, corpus, device))
-    parts = []
-    if steps and steps > 0:
-        parts.append(f'{counted(steps, "step")}, about {duration_text(expected_seconds(steps, choose_device(device)))}')
-    if minutes and minutes > 0:
-        parts.append(f'at most {minutes:g} min')
-    return f"{corpus.report()}\nTraining: {', '.join(parts) or 'no steps'}."
-
 def _error(record: Record) -> str:
     "The error of a record: on held-out sounds, else on those learned from"
     if record.held_out is None: return f'error {record.parts["recon"]:.2f}'
     return f'held-out error {record.held_out:.2f}'
 
 def _train(
-    folder: Path, name: str, models_dir: Path | None, resume_with: str, *,
-    steps: int | None, minutes: float | None = None, preset: str = 'auto', device: str = 'auto', **settings: Any,
+    folder: Path, name: str, models_dir: Path | None, resume_with: str, **settings: Any,
 ) -> Model:
     "Train with a bar; after Ctrl-C, say how to resume"
     from distill.pipeline import train_model
     def opened(corpus: Corpus) -> None:
-        if is_main(): note(_plan(corpus, steps, minutes, preset, device))
+        if is_main(): note(corpus.report())
     def interrupted() -> str:
         if find_unfinished(name, models_dir) is None: return 'Interrupted before the first step; nothing was learned.'
         return f'Interrupted; nothing is lost. {resume_with}'
-    with training_progress(_error, interrupted, 'now finding the sliders') as show:
-        return train_model(folder, name, models_dir, steps=steps, minutes=minutes, preset=preset, device=device,
-                           progress=show, opened=opened, **settings)
+    with interruptible(interrupted), Progress('Training') if is_main() else nullcontext() as bar:
+        how = _Whole(bar) if bar else None
+        return train_model(folder, name, models_dir, progress=how and how.learned, outlook=how and how.show,
+                           opened=opened, **settings)
+
+class _Whole:
+    "The bar of a whole training: how far it is, and how well it learned by the last epoch"
+    def __init__(self, bar: Progress): self.bar, self.error = bar, ''
+
+    def learned(self, record: Record) -> None: self.error = f', {_error(record)}'
+
+    def show(self, outlook: Outlook) -> None:
+        left = '' if outlook.eta is None else f', {duration_text(outlook.eta)} to go'
+        if outlook.done < 1: self.bar.show(outlook.done, f'{outlook.what}{self.error}{left}')
+        else: self.bar.show(1., f'done{self.error}')
 
 # %% ../../nbs/910_cli.train.ipynb #63ca1d43
 _TRAIN = 'distill.pipeline.train_model'

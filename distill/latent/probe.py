@@ -9,8 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 # %% auto #0
-__all__ = ['Probe', 'join_probes', 'learned_metric', 'fit_probe', 'predictable', 'steer', 'probe_to_dict',
-           'probe_from_dict']
+__all__ = ['Probe', 'join_probes', 'fit_probe', 'predictable', 'steer', 'probe_to_dict', 'probe_from_dict']
 
 # %% ../../nbs/500_latent.probe.ipynb #8af7d9f4
 import torch
@@ -94,6 +93,7 @@ def join_probes(
 
 # %% ../../nbs/500_latent.probe.ipynb #d60a99e2
 _RIDGE = .01     # what is added to the diagonal: the share of a descriptor that is taken for noise
+_LEARNING = 800  # states that the metric is learned from, at most: a first fit need not be as good as the second
 _LEAST = .001    # what a direction counts at least, against the one that matters most
 
 def _gram(anchors: Tensor) -> Tensor: # (a,k) -> (a,a)
@@ -110,32 +110,17 @@ def _solved(states: Tensor, descriptors: Tensor, metric: Tensor) -> Probe: # (n,
     slope = _LINEAR*metric @ (anchors.T @ weights)
     return Probe(metric[None], anchors[None], weights[None], slope, bias)
 
-def learned_metric(
-    probe: Probe,
-    states: Tensor,  # (n,k)
-) -> Tensor:         # (k,k)
-    """The metric in which descriptors change equally in all directions, on average over these states
-
-    Parameters
-    ----------
-    probe : Probe
-    states : Tensor
-        (n,k)
-
-    Returns
-    -------
-    Tensor
-        (k,k)
-    """
-    changes = probe.jacobian(states).flatten(0, 1)
+def _learned_metric(states: Tensor, descriptors: Tensor) -> Tensor: # (n,k), (n,d) -> (k,k)
+    "The metric in which descriptors change equally in all directions, on average over these states"
+    alike = torch.eye(states.shape[1])/states.shape[1]**.5
+    changes = _solved(states, descriptors, alike).jacobian(states).flatten(0, 1)
     squares, directions = torch.linalg.eigh(changes.T @ changes/len(changes))
     size = squares.clamp(min=_LEAST*squares.max().item()).sqrt()
     return directions*(size/size.norm())
 
 def fit_probe(
-    states: Tensor,                # (n,k)
+    states: Tensor,       # (n,k)
     descriptors: Tensor,
-    metric: Tensor | None = None,
 ) -> Probe:
     """A probe that predicts these descriptors from these states
 
@@ -145,13 +130,9 @@ def fit_probe(
         (n,k)
     descriptors : Tensor
         (n,d) as measured
-    metric : Tensor | None
-        (k,k) of a fit to similar states; None: it is learned from these
     """
-    if metric is None:
-        alike = torch.eye(states.shape[1])/states.shape[1]**.5
-        metric = learned_metric(_solved(states, descriptors, alike), states)
-    return _solved(states, descriptors, metric)
+    every = -(-len(states)//_LEARNING)
+    return _solved(states, descriptors, _learned_metric(states[::every], descriptors[::every]))
 
 # %% ../../nbs/500_latent.probe.ipynb #5a1e0c12
 def predictable(

@@ -19,7 +19,7 @@ from ..core import make_generator
 from ..features.descriptors import DESCRIPTORS, MEL_DESCRIPTORS, Frames, describe
 from ..features.mel import griffin_lim
 from .analysis import POSITIONS, LatentAnalysis, Slider, Sliders, percentiles, ranked, slider_values
-from .probe import Probe, fit_probe, join_probes, learned_metric, predictable, steer
+from .probe import Probe, fit_probe, join_probes, predictable, steer
 from .sampling import sample_starts
 from ..models.model import Model
 from ..threads import parallel, use_threads
@@ -160,9 +160,8 @@ def _begin(search: _Search):
 
 def _learn(search: _Search, states: Tensor, found: Tensor):
     "Fit the probe to these as well"
-    assert search.probe
     search.states, search.found = torch.cat([search.states, states]), torch.cat([search.found, found])
-    search.use(fit_probe(search.states, search.found, learned_metric(search.probe, search.states)))
+    search.use(fit_probe(search.states, search.found))
 
 # %% ../../nbs/550_latent.sliders.ipynb #55bb3661
 LEAST_EFFECT = .2    # of the corpus's range, from end to end

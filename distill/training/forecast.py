@@ -5,10 +5,11 @@ there"""
 
 # %% ../../nbs/450_training.forecast.ipynb #8ea1c785
 from __future__ import annotations
-import math, time
+import math, os, time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -84,18 +85,23 @@ class Forecast:
         called some times a second
     minutes : float | None
         in which all of it has to be done; None: no limit
-    try_step : Callable[[], float]
-        the seconds of a step, before the first one is done
+    device : str
+        that trains
+    try_step : Callable[[], float] | None
+        tells the seconds of a step; None: `timed_step`
     clock : Callable[[], float]
         seconds
     """
     def __init__(self,
         show: Callable[[Outlook], object] | None = None,
         minutes: float | None = None,
-        try_step: Callable[[], float] = timed_step,
+        device: str = 'auto',
+        try_step: Callable[[], float] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.show, self.try_step, self.clock = show, try_step, clock
+        together = int(os.environ.get('WORLD_SIZE') or 1) > 1      # processes that train together step together
+        usual = (lambda: 1.) if together else partial(timed_step, device=device)
+        self.show, self.try_step, self.clock = show, try_step or usual, clock
         self.start = self.shown = clock()
         self.end = math.inf if minutes is None else self.start + 60*minutes
         self.steps: float = 1000                          # of the optimizer, in all

@@ -465,6 +465,7 @@ def fit(
     checkpoint: Checkpoint | None = None,
     resume: bool = False,
     stop: Callable[[], bool] | None = None,
+    enough: Callable[[], bool] | None = None,
 ) -> Iterator[Record]:
     """Train, yielding a `Record` per epoch; stops when the budget is used or the caller stops asking
 
@@ -481,19 +482,22 @@ def fit(
         go on from `checkpoint`
     stop : Callable[[], bool] | None
         asked before every step; True ends training at once, as Ctrl-C does
+    enough : Callable[[], bool] | None
+        asked after every step; True ends training there, its budget used up
     """
     check_budget(steps=steps, minutes=minutes)
     if isinstance(checkpoint, (str, Path)):
-        with CheckpointFile(checkpoint) as file: yield from fit(task, steps, minutes, file, resume, stop)
+        with CheckpointFile(checkpoint) as file: yield from fit(task, steps, minutes, file, resume, stop, enough)
         return
-    if steps is None and minutes is None: steps = task.default_steps
+    if steps is None and minutes is None and enough is None: steps = task.default_steps
     if steps is not None: steps = -(-steps//task.epoch)*task.epoch
     most_seconds = math.inf if minutes is None else 60*minutes
     most_steps = math.inf if steps is None else steps
     task.progress = _begin(task, checkpoint, resume)
-    while task.done < most_steps and task.progress.seconds < most_seconds and not _out_of_patience(task):
+    is_over = False
+    while task.done < most_steps and task.progress.seconds < most_seconds and not (is_over or _out_of_patience(task)):
         with use_threads():
-            _train_epoch(task, checkpoint, stop)
+            is_over = _train_epoch(task, checkpoint, stop, enough)
             record = _close_epoch(task)
         if checkpoint is not None: checkpoint.save(checkpoint_contents(task))
         steps_left, seconds_left = most_steps - record.step, most_seconds - record.seconds
@@ -532,19 +536,25 @@ def _add(sums: dict[str, float], parts: dict[str, float], step: int) -> None:
             raise UserError(f'The {name} is no longer finite at step {step}: train with a smaller learning rate.')
         sums[name] = sums.get(name, 0.) + value
 
-def _train_epoch(task: Task, checkpoint: CheckpointStore | None, stop: Callable[[], bool] | None) -> None:
-    "Steps up to the end of the epoch; on Ctrl-C a checkpoint, then KeyboardInterrupt"
-    progress, wall, cpu = task.progress, time.perf_counter(), time.process_time()
+def _train_epoch(
+    task: Task, checkpoint: CheckpointStore | None,
+    stop: Callable[[], bool] | None, enough: Callable[[], bool] | None,
+) -> bool:
+    "Steps up to the end of the epoch, or until it is enough, which is returned; on Ctrl-C, a checkpoint first"
+    progress, is_over = task.progress, False
+    wall, cpu = time.perf_counter(), time.process_time()
     with hold_interrupt() as interrupted:
         while True:
             if stop and stop(): raise KeyboardInterrupt
             _add(progress.sums, task.step(), task.done)
-            if interrupted() or task.done % task.epoch == 0: break
+            if enough: is_over = task.all_reduce(float(enough())) > 0
+            if is_over or interrupted() or task.done % task.epoch == 0: break
         progress.seconds += task.all_reduce(time.perf_counter() - wall)
         progress.cpu_seconds += time.process_time() - cpu
         if interrupted():
             if checkpoint is not None: checkpoint.save(checkpoint_contents(task))
             raise KeyboardInterrupt
+    return is_over
 
 def _close_epoch(task: Task) -> Record:
     "Score, keep the weights if they are the best, note the record"
@@ -552,9 +562,9 @@ def _close_epoch(task: Task) -> Record:
     before = [h['held_out'] for h in history if h['held_out'] is not None]
     best = score is None or not before or score <= min(before)
     if best: task.keep()
-    epoch = task.done//task.epoch
+    epoch, steps = -(-task.done//task.epoch), task.done - (history[-1]['step'] if history else 0)
     since = epoch if best else _last_best(history)
-    parts = {name: total/task.epoch for name, total in progress.sums.items()}
+    parts = {name: total/steps for name, total in progress.sums.items()}
     record = Record(epoch, task.done, progress.seconds, parts, score, best, task.reference,
                     since if epoch - since >= 5 else None)
     history.append({k: v for k, v in asdict(record).items() if k != 'eta'})

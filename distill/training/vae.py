@@ -120,8 +120,9 @@ class CropSampler:
         self.lengths = torch.tensor([m.shape[1] for m in mels])
         room = math.ceil(cfg.frames*(1 + cfg.speed/100))
         self.begins = (self.lengths + room).cumsum(0) - self.lengths - room
-        self.long = torch.cat([F.pad(m, (0, room), value=mel.silence) for m in mels], 1)   # (m,f)
+        self.long = mels[0].new_full((len(mels[0]), int((self.lengths + room).sum())), mel.silence)   # (m,f)
         self.mels = [self.long[:, a:a + n] for a, n in zip(self.begins.tolist(), self.lengths.tolist())]
+        for place, m in zip(self.mels, mels): place.copy_(m)
         self.weights = (self.lengths/cfg.frames).clamp(min=1).sqrt()
 
     def __call__(self,
@@ -198,7 +199,7 @@ class VAETraining(Task):
         super().__init__(cfg, device)
         self.mel = Mel(mel).to(self.device)
         self.train_files, self.held_out_files = corpus.split(cfg.hold_out, cfg.seed)
-        mels = parallel(self._mel, (corpus[i] for i in range(len(corpus))))
+        mels = parallel(lambda i: self._mel(corpus, i), range(len(corpus)))
         self.crops = CropSampler([mels[i] for i in self.train_files], self.mel, cfg)
         self.mels = self.crops.mels       # of the sounds it learns
         per_file = -(-96//max(1, len(self.held_out_files)))
@@ -211,9 +212,15 @@ class VAETraining(Task):
         self.corpus_facts = corpus_facts(corpus)
 
     @torch.no_grad()
-    def _mel(self, x: torch.Tensor) -> torch.Tensor: # (t,) -> (m,f)
-        "The log mel of a sound, on the device"
-        return self.mel(x[None].to(self.device))[0]
+    def _mel(self, corpus: Corpus, i: int) -> torch.Tensor: # (m,f)
+        "The log mel of a sound, on the device: a minute at a time, and around it what its first and last frames need"
+        hop, n_fft = self.mel.cfg.hop, self.mel.cfg.n_fft
+        minute, margin, parts = 60*48_000//hop, -(-n_fft//hop), []
+        for first in range(0, -(-corpus.lengths[i]//hop), minute):
+            begin = max(0, first - margin)
+            x = corpus.read(i, begin*hop, (first + minute + margin)*hop)
+            parts.append(self.mel(x[None].to(self.device))[0, :, first - begin:first - begin + minute])
+        return torch.cat(parts, 1) if len(parts) > 1 else parts[0]
 
     def batch(self) -> Crops:
         "The next crops"

@@ -274,7 +274,7 @@ class VocoderTraining(Task):
         self.sounds = parallel(self._example, (corpus[i] for i in learned))
         self.weights = torch.tensor([max(.3, s.sound.shape[-1]/sample_rate)**.5 for s in self.sounds])
         every = -(-len(held_out)//12) or 1
-        self.held_out = parallel(self._example, (corpus[i][:2*sample_rate] for i in held_out[::every]))
+        self.held_out = parallel(self._example, (corpus.read(i, 0, 2*sample_rate) for i in held_out[::every]))
 
     def _begin_discriminators(self) -> None:
         "Discriminators and their optimizer, where there are to be any"

@@ -45,7 +45,7 @@ _WINDOW = 2048          # samples
 def _beginnings(corpus: Corpus, progress: Progress | None) -> Iterator[torch.Tensor]: # (t,)
     "The beginning of each sound of a corpus"
     for i, name in enumerate(corpus.names):
-        yield corpus[i][:round(MEASURED_SECONDS*SAMPLE_RATE)]
+        yield corpus.read(i, 0, round(MEASURED_SECONDS*SAMPLE_RATE))
         if progress: progress(i + 1, len(corpus), name)
 
 def _power_spectrum(x): # (t,) -> (k-1,)

@@ -112,7 +112,7 @@ def example(
     """
     _, held_out = corpus.split(seed=seed)
     i = held_out[0] if held_out else 0
-    return corpus.names[i], Sound(corpus[i][:round(seconds*SAMPLE_RATE)].numpy())
+    return corpus.names[i], Sound(corpus.read(i, 0, round(seconds*SAMPLE_RATE)).numpy())
 
 def unfinished_model(
     checkpoint: str | Path,
