@@ -4,6 +4,8 @@ VENV := .venv$(if $(PY),-$(PY))$(if $(TORCH),-torch$(TORCH))
 RUN := $(VENV)/bin/python
 # Many small threads on few cores are slower than one
 export OMP_NUM_THREADS ?= 1
+# Tests start Python hundreds of times: it keeps what it has compiled
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help install demo test docs bench
 .NOTPARALLEL:

@@ -58,9 +58,16 @@ def pytest_terminal_summary(terminalreporter):
     if jlab.missing: terminalreporter.write_line(f'The browser tests did not run: {jlab.missing}', yellow=True)
 
 
+# A page that a test runs from top to bottom: it runs as a page of its own only where it is asked for
+ELSEWHERE = {'tutorials/your_first_model.ipynb': 'tests/test_docs.py'}
+
+
 def pytest_collect_file(parent, file_path):
     if file_path.suffix != '.ipynb' or NBS not in file_path.parents: return None
-    if any(p[0] in '_.' for p in file_path.relative_to(NBS).parts): return None
+    page = file_path.relative_to(NBS)
+    if any(p[0] in '_.' for p in page.parts): return None
+    asked = {Path(a.partition('::')[0]).absolute() for a in parent.config.args}
+    if page.as_posix() in ELSEWHERE and file_path not in asked: return None
     return NotebookFile.from_parent(parent, path=file_path)
 
 

@@ -44,9 +44,9 @@ def cpu_build(listing: str, wanted: str = '') -> str:
     if wanted: versions = [v for v in versions if v.split('+')[0] == wanted]
     return max(versions, key=number, default='')
 
-def choose(wanted: str) -> tuple[list[str], str]: # requirements and options of pip, and the reason in a sentence
+def choose(wanted: str, there: str) -> tuple[list[str], str]:
+    "Requirements and options for pip, and the reason in a sentence; `there` is the torch in the environment, if any"
     plain = [f'torch=={wanted}', f'torchaudio<={wanted}'] if wanted else []
-    there = installed_torch()
     if there and not wanted: return [], f'torch {there} is there already and stays.'
     if sys.platform != 'linux': return plain, 'Here torch comes without CUDA: about 2 GB in all.'
     if has_nvidia_card(): return plain, 'This machine has an NVIDIA card: torch comes with CUDA, about 6 GB in all.'
@@ -62,9 +62,12 @@ def main() -> None:
     p.add_argument('--torch', default='', metavar='VERSION', help='a release of torch, such as 2.11.0')
     p.add_argument('--extras', default='dev', help='of pyproject.toml, separated by commas')
     a = p.parse_args()
-    torch, reason = choose(a.torch)
+    torch, reason = choose(a.torch, installed_torch())
     print(reason, flush=True)
-    command = [*PIP, 'install', '-q', '-e', f'{ROOT}[{a.extras}]', *torch]
+    subprocess.run([*PIP, 'install', '-q', '--upgrade', 'pip'], check=True)   # a new pip takes a third of the time
+    quiet = [] if sys.stdout.isatty() else ['-q']                             # somebody who waits sees how far it is
+    lazy = [] if sys.dont_write_bytecode else ['--no-compile']                # Python keeps what it compiles when needed
+    command = [*PIP, 'install', *quiet, *lazy, '-e', f'{ROOT}[{a.extras}]', *torch]
     sys.exit(subprocess.run(command).returncode)
 
 if __name__ == '__main__': main()

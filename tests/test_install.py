@@ -1,0 +1,87 @@
+"""The package installed for real, in a new environment of each kind: beside the oldest and the newest torch, and without
+CUDA; by pip, uv and pipx. (test_wheel.py has the fast kind: an environment whose packages are links.)
+
+    .venv/bin/pytest -m slow tests/test_install.py       # minutes; downloads up to 8 GB, and needs 15 GB of disk
+"""
+import json, os, subprocess, sys, venv
+from pathlib import Path
+import pytest
+import install
+from test_wheel import built, requirements, wheel  # noqa: F401 (two are fixtures)
+
+LISTING = '''torch (2.15.0)
+Available versions: 2.15.0, 2.14.1+cu130, 2.14.1+cpu, 2.14.1, 2.13.0+cpu, 2.11.0, 2.9.0+cpu
+  INSTALLED: 2.11.0
+'''
+
+def test_the_newest_torch_without_cuda_is_found():
+    assert install.cpu_build(LISTING) == '2.14.1+cpu'
+    assert install.cpu_build(LISTING, '2.13.0') == '2.13.0+cpu'
+    assert install.cpu_build(LISTING, '2.15.0') == install.cpu_build(LISTING, '2.9.0') == install.cpu_build('') == ''
+
+def test_a_torch_that_is_there_stays():
+    torch, reason = install.choose('', install.installed_torch())
+    assert torch == [] and f'torch {install.installed_torch()} ' in reason
+
+
+def run(*command, **more):
+    env = {k: v for k, v in os.environ.items() if not k.startswith(('PYTHON', 'DISTILL'))}
+    r = subprocess.run(command, env=env | more, capture_output=True, text=True)
+    assert r.returncode == 0, r.stdout + r.stderr
+    return r.stdout
+
+@pytest.fixture(scope='module')
+def tools(tmp_path_factory):
+    "Where uv and pipx are"
+    d = tmp_path_factory.mktemp('tools')/'env'
+    venv.create(d, with_pip=True)
+    run(d/'bin'/'python', '-m', 'pip', 'install', '-q', 'uv', 'pipx')
+    return d/'bin'
+
+def by_uv(resolution):
+    "A kind of environment: what uv makes with the highest versions of what the wheel requires, or with the lowest"
+    def make(tools, wheel, d):
+        run(tools/'uv', 'venv', '-q', '--python', sys.executable, d/'env')
+        install = tools/'uv', 'pip', 'install', '-q', '--python', d/'env'/'bin'/'python', '--resolution', resolution
+        run(*install, wheel, *requirements(wheel))
+        return d/'env'
+    return make
+
+def without_cuda():
+    "What `make install` asks for on a machine without an NVIDIA card"
+    torch, reason = install.choose('', '')
+    if not any(t.endswith('+cpu') for t in torch): pytest.skip(reason)
+    return torch
+
+def by_pip(tools, wheel, d):
+    venv.create(d/'env', with_pip=True)
+    run(d/'env'/'bin'/'python', '-m', 'pip', 'install', '-q', wheel, *without_cuda())
+    return d/'env'
+
+def by_pipx(tools, wheel, d):
+    home = dict(PIPX_HOME=str(d/'pipx'), PIPX_BIN_DIR=str(d/'bin'), PIPX_DEFAULT_PYTHON=sys.executable)
+    run(tools/'pipx', 'install', wheel, '--pip-args', ' '.join(without_cuda()), **home)
+    assert 'First steps' in run(d/'bin'/'distill', '--help')
+    return d/'pipx'/'venvs'/'distill'
+
+KINDS = dict(oldest=by_uv('lowest-direct'), newest=by_uv('highest'), pip_cpu=by_pip, pipx_cpu=by_pipx)
+
+def size(folder): return sum(f.stat().st_size for f in folder.rglob('*') if f.is_file() and not f.is_symlink())
+
+@pytest.mark.slow
+@pytest.mark.parametrize('kind', KINDS)
+def test_a_new_environment(kind, tools, wheel, tmp_path, record_property):
+    "Everything imports, the doctor finds nothing wrong, and the demo goes the whole way"
+    env = KINDS[kind](tools, wheel, tmp_path)
+    bytes_taken, home = size(env), dict(HOME=str(tmp_path))
+    if kind.endswith('cpu'):
+        assert bytes_taken <= 1.5e9 and not list(env.glob('lib/python*/site-packages/nvidia*'))
+    run(env/'bin'/'python', '-c', 'import distill; [getattr(distill, n) for n in distill.__all__]', **home)
+    found = json.loads(run(env/'bin'/'distill', 'doctor', '--json', **home))
+    assert found['wrong'] == []
+    run(env/'bin'/'distill', 'demo', '--steps', '5', '--out', tmp_path/'demo', **home)
+    new, = list((tmp_path/'demo').glob('*.wav'))[:1]
+    run(env/'bin'/'distill', 'replay', new, '--out', tmp_path, '--models-dir', tmp_path/'demo'/'models', **home)
+    versions, filters = found['versions'], found['filters']
+    what = f"torch {versions['torch']}, torchaudio {versions['torchaudio']}, filters: {filters[:60]}"
+    record_property('figure', f"installed, {kind}: {bytes_taken/1e9:.2f} GB, {what}")
