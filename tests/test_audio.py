@@ -245,7 +245,7 @@ def test_every_bad_file_has_its_reason_and_the_rest_is_used(folder):
     put(folder/'Twice.AIFF', np.repeat(sf.read(folder/'2.wav', always_2d=True)[0], 2, 1), format='AIFF')
     (folder/'empty.mp3').touch()
     (folder/'text.ogg').write_text('hello')
-    (folder/'x.m4a').touch()
+    (folder/'x.rex').touch()
     (folder/'readme').touch()
     (folder/'.hidden.wav').touch()
     (folder/'._0.wav').touch()
@@ -257,7 +257,7 @@ def test_every_bad_file_has_its_reason_and_the_rest_is_used(folder):
               'short.wav': '49 ms', 'against.wav': 'cancel', 'nearly.wav': 'cancel',
               'huge.wav': 'full scale', 'nan.wav': 'not numbers', 'same.flac': 'the same sound as 1.wav',
               'Twice.AIFF': 'the same sound as 2.wav', 'empty.mp3': '0 bytes',
-              'text.ogg': 'not a sound', 'x.m4a': 'convert'}
+              'text.ogg': 'not a sound', 'x.rex': 'convert'}
     for name, reason in wanted.items(): assert got[name][0] == 'refused' and reason in got[name][1], (name, got[name])
     ignored = {'readme', '.hidden.wav', '._0.wav', 'line\ufffdbreak.txt', 'take.mp3', 'take.wav'}
     for name in ignored: assert got[name][0] == 'ignored' and got[name][1], name
@@ -474,7 +474,7 @@ def test_a_harmed_cache_is_made_again(folder, cache, harm, alive):
     if harm == 'delete': shutil.rmtree(cache/'audio')
     if not alive: c = Corpus(folder)
     assert all(map(torch.equal, c, wanted)) and not c.cache_trouble
-    if not alive: assert all(cached.load_samples(d.base, d.facts) is not None for d in c._decoded)
+    if not alive: assert all(cached.is_intact(d.base, d.facts) for d in c._decoded)
 
 def test_no_room_for_the_cache(folder, cache):
     wanted = [x for x in Corpus(folder, cache=False)]
