@@ -76,7 +76,7 @@ def browser(width=1280, height=1000, dark=False):
         b = pw.chromium.launch(executable_path=CHROMIUM, headless=True, args=FLAGS)
         scheme = 'dark' if dark else 'light'
         page = b.new_context(viewport=dict(width=width, height=height), color_scheme=scheme).new_page()
-        page.set_default_timeout(30_000)
+        page.set_default_timeout(90_000)
         page.errors = []
         page.on('pageerror', lambda e: page.errors.append(str(e)))
         try: yield page

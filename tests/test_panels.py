@@ -155,7 +155,7 @@ def test_takes_go_into_the_history(library, tmp_path):
     p = player(library/'Rain.distillgan', tmp_path/'out')
     p.count.value = 2
     p.make.click()
-    p.takes[0].keep.click()
+    p.takes[0].view.keep.click()
     p.make.click()
     df = History(library).df()
     assert len(df) == 4 and list(df.seed[df.kept]) == [0]
@@ -167,7 +167,7 @@ def test_takes_go_into_the_history(library, tmp_path):
     assert p.past.found.value.count('<tr>') == 5 and p.past.found.value.count('kept/') == 1
     p.past.query.value = '<b>'
     assert 'No take matches' in p.past.found.value and '<b>' not in p.past.found.value
-    kept.drop.click()
+    kept.view.drop.click()
     assert not History(library).df().kept.any()
     p.history.limit = sum(History(library).df()['size'])
     p.make.click()
@@ -179,11 +179,11 @@ def test_a_take_that_is_gone_leaves_nothing(made, tmp_path):
     p.count.value = 2
     def use():
         p.make.click()
-        p.takes[0].keep.click()
+        p.takes[0].view.keep.click()
         p.past.query.value = 'rain'
         p.past.menu.value = p.past.menu.options[-1]
         p.past.fetch.click()
-        p.kept[0].drop.click()
+        p.kept[0].view.drop.click()
         p.past.query.value = ''
         gc.collect()
         alive = [o for o in gc.get_objects() if type(o) in (Take, Figure)]
@@ -206,12 +206,12 @@ def test_takes_without_a_history(library, tmp_path):
     p.count.value = 2
     p.make.click()
     assert len(p.takes) == 2 and isinstance(p.error, UserError)
-    p.takes[0].vary.click()
+    p.takes[0].view.vary.click()
     assert 'not in the history' in p.message
-    p.takes[0].export.click()
+    p.takes[0].view.export.click()
     assert 'Exported' in p.message
     p.take_list.folder.value = ' '
-    p.takes[0].export.click()
+    p.takes[0].view.export.click()
     assert 'no folder to export to' in p.message
 
 @pytest.fixture
@@ -249,18 +249,18 @@ def test_a_morph_in_the_panel(pair, sounds):
     p.make.click()
     take = p.takes[0]
     assert len(take.sound) == 14_400 and take.sound.info['sliders'] == {} and take.name == 'Rain morph 0.25'
-    assert take.caption.value.count(f'from {a.split("/")[-1]} to {b.split("/")[-1]}, position 0.25') == 1
+    assert take.view.caption.value.count(f'from {a.split("/")[-1]} to {b.split("/")[-1]}, position 0.25') == 1
     p.slots.switch.value = 'B'
     c.to.value = ''
     assert not is_shown(c.position) and is_shown(c.variation) and p.recipe.to is None
     p.slots.switch.value = 'A'
     assert p.recipe == asked
     c.to.value = c.like.value = ''
-    take.recall.click()
+    take.view.recall.click()
     assert p.recipe == asked
     p.make.click()
     assert p.takes[0].sound.info == take.sound.info and (p.takes[0].sound.samples == take.sound.samples).all()
-    p.takes[0].vary.click()
+    p.takes[0].view.vary.click()
     assert c.to.value == '' and c.like.value.endswith('.flac')
     c.to.value = 'nothing.wav'
     assert 'nothing.wav' in p.message
@@ -311,9 +311,9 @@ def test_a_blend_in_the_panel(pair, sounds):
     p.make.click()
     take = p.takes[0]
     assert [(m['model'], m['weight']) for m in take.sound.info['models']] == [('Rain', .7), ('Drizzle', .3)]
-    assert '0.7 Rain + 0.3 Drizzle · all sliders free' in take.caption.value and 'Drizzle' in p._repr_html_()
+    assert '0.7 Rain + 0.3 Drizzle · all sliders free' in take.view.caption.value and 'Drizzle' in p._repr_html_()
     partner.menu.value, partner.weight.value = '', 1.
-    take.recall.click()
+    take.view.recall.click()
     assert p.recipe == asked and is_shown(partner.weight)
     p.controls.like.value = p.controls.to.value = str(sorted(sounds.rglob('*.wav'))[0])
     p.make.click()
@@ -340,7 +340,7 @@ def test_takes_tell_how_near_they_are(made, sounds, tmp_path, monkeypatch):
     p.make.click()
     assert len(read) == 1
     assert all(t.nearness.split(' (')[0] in ('a copy', 'near', 'unlike the corpus') for t in p.takes)
-    assert all(t.nearness in t.caption.value for t in p.takes)
+    assert all(t.nearness in t.view.caption.value for t in p.takes)
     near = room.Nearness(Corpus(sounds))
     assert [t.nearness for t in p.takes] == [near.text(near(t.sound)) for t in p.takes]
     for folder in ('nowhere', str(made.parent)):
@@ -364,12 +364,12 @@ def test_a_take_is_fetched_from_the_history(pair):
     past.menu.value = first.file.stem
     past.fetch.click()
     past.fetch.click()
-    assert len(p.takes) == 2 and not is_shown(p.takes[0].recall) and p.takes[0].name == first.name
+    assert len(p.takes) == 2 and not is_shown(p.takes[0].view.recall) and p.takes[0].name == first.name
     assert np.abs(p.takes[0].sound.samples - first.sound.samples).max() <= 2**-23
-    p.takes[0].keep.click()
+    p.takes[0].view.keep.click()
     df = p.history.df()
     assert list(df.seed[df.kept]) == [first.sound.info['seed']] and past.menu.value == first.file.stem
-    p.kept[0].vary.click()
+    p.kept[0].view.vary.click()
     assert 'kept' in p.controls.like.value
     p.history.add(Sound(np.zeros((2, 4410), 'float32'), 44_100))          # says little of itself
     past.query.value = 'generate'
@@ -384,7 +384,7 @@ def test_every_control_of_the_model_panel(made, tmp_path):
     c = p.controls
     p.make.click()
     p.make.click()
-    p.takes[0].keep.click()
+    p.takes[0].view.keep.click()
     p.make.click()
     read = [control(p) for control, _ in INPUTS.values()] + [r.lock for r in c.sliders.rows.values()]
     read += [c.vocoder, c.like, c.variation, p.take_list.format, p.take_list.folder, p.slots.switch, p.report.sounds]
@@ -406,9 +406,9 @@ def test_exports_have_every_format(made, tmp_path):
     for fmt in ('wav', 'flac', 'mp3'):
         p.take_list.format.value = fmt
         p.make.click()
-        p.takes[0].keep.click()
-        p.kept[0].export.click()
-        name = p.kept[0].player.title.replace(' ', '_') + f'.{fmt}'
+        p.takes[0].view.keep.click()
+        p.kept[0].view.export.click()
+        name = p.kept[0].view.player.title.replace(' ', '_') + f'.{fmt}'
         assert name in {f.name for f in (tmp_path/'out').iterdir()}
     p.take_list.export_kept.click()
     assert len(list((tmp_path/'out').iterdir())) == 6 and '3 takes' in p.message
@@ -517,7 +517,7 @@ def test_an_empty_field_is_no_folder(sounds, library, monkeypatch):
     for field in (p.report.sounds, p.controls.like, p.controls.to): field.value = '  '
     p.make.click()
     assert p.message == '' and p.takes[0].nearness == '' and p.recipe.like is p.recipe.to is None
-    p.takes[0].export.click()
+    p.takes[0].view.export.click()
     assert 'no folder to export to' in p.message
 
 def test_a_corpus_that_is_open_is_not_read_again(sounds, library):

@@ -54,7 +54,6 @@ def site(root):
 def page(site):
     jlab.SHOTS.mkdir(exist_ok=True)
     with jlab.browser(height=1300) as page:
-        page.set_default_timeout(30_000)
         page.site, page.outside = site, []
         def refuse(route):                              # there is no network
             page.outside.append(route.request.url)

@@ -5,32 +5,30 @@ there"""
 
 # %% ../../nbs/450_training.forecast.ipynb #8ea1c785
 from __future__ import annotations
-import math, os, time
+import math, os, tempfile, time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from typing import Any
 
 # %% auto #0
 __all__ = ['FINISH_STEPS', 'PREPARE_STEPS', 'timed_step', 'Outlook', 'Forecast']
 
 # %% ../../nbs/450_training.forecast.ipynb #37d0eee3
+import soundfile
 import torch
+from ..audio.corpus import Corpus
 from ..core import UserError, make_generator
 from ..text import duration_text
 from .plan import TrainConfig
 from .vae import VAETraining
 
 # %% ../../nbs/450_training.forecast.ipynb #05170578
-class _Noise:
-    "What a training asks of a corpus, without sounds"
-    folder, fingerprint, hashes, seconds = Path('noise'), '', ['']*4, 4.
-    def __len__(self) -> int: return 4
-    def __getitem__(self, i: int) -> torch.Tensor: # (t,)
-        return torch.randn(48_000, generator=make_generator(i))
-    def split(self, *how: Any) -> tuple[list[int], list[int]]: return [0, 1, 2], [3]
+def _noise(folder: str) -> Corpus:
+    "Four seconds of noise as a corpus"
+    sounds = .1*torch.randn(4, 48_000, generator=make_generator(0))
+    for i, sound in enumerate(sounds.numpy()): soundfile.write(f'{folder}/{i}.wav', sound, 48_000)
+    return Corpus(folder, cache=False)
 
 def timed_step(
     cfg: TrainConfig = TrainConfig(),
@@ -46,8 +44,8 @@ def timed_step(
     steps : int
         the fastest of them counts, for the first one prepares things
     """
-    noise: Any = _Noise()
-    task, seconds = VAETraining(noise, cfg=cfg, device=device), []
+    with tempfile.TemporaryDirectory() as folder: task = VAETraining(_noise(folder), cfg=cfg, device=device)
+    seconds = []
     for _ in range(steps):
         start = time.perf_counter()
         task.step()

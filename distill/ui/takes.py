@@ -282,7 +282,8 @@ class HistorySection:
 
     def update(self) -> None:
         "Show how full the history is, and its newest takes that match the query"
-        self.size.value = dim(f'In the history: {self.history.caption}')
+        try: self.size.value = dim(f'In the history: {self.history.caption}')
+        except UserError as e: self.size.value = dim(str(e))   # a folder that cannot be read: sounds are made all the same
         query, names = self.query.value.strip(), []
         self.found.value = ''
         if query:
