@@ -117,8 +117,12 @@ class Forecast:
         if len(self.recent) > 2:
             (since, first), (now, last) = self.recent[0], self.recent[-1]
             return (now - since)/(last - first)
-        if self.tried is None: self.tried = self.try_step()
-        return self.tried
+        if self.tried is None: self._try()
+        return self.tried or 1.
+
+    def _try(self) -> None:
+        try: self.tried = self.try_step()
+        except OSError: self.tried = 1.                   # no room for a little noise: the first steps will tell
 
     def tell(self,
         what: str,
@@ -158,7 +162,7 @@ class Forecast:
         name : str
             of the last one
         """
-        if self.tried is None and self.passed > 1: self.tried = self.try_step()
+        if self.tried is None and self.passed > 1: self._try()
         rest = None
         if self.tried is not None: rest = self.passed*(total - done)/done + (self.steps + FINISH_STEPS)*self.tried
         self.tell(f'reading the sounds: {done} of {total}', rest)
@@ -173,7 +177,7 @@ class Forecast:
         seconds : float
             of sound
         """
-        if self.tried is None and (self.passed > 1 or seconds > 60): self.tried = self.try_step()
+        if self.tried is None and (self.passed > 1 or seconds > 60): self._try()
         rest = None
         if self.tried is not None: rest = (PREPARE_STEPS*seconds + self.steps + FINISH_STEPS)*self.tried
         self.tell('preparing the sounds', rest, always=True)
