@@ -1,12 +1,17 @@
 "A library: files are the truth, the index is a cache"
-import json, math, os, shutil, sqlite3, subprocess, sys
+import json, math, os, shutil, sqlite3, stat, subprocess, sys, traceback
 from pathlib import Path
 import pytest
 from typer.testing import CliRunner
-from distill.core import UserError, free_names
+import distill.cli, distill.cli.doctor
+from distill import core
+from distill.audio.files import Sound
+from distill.core import UserError, cache_folder, expand, free_names, models_folder
+from distill.generation.presets import delete_preset, presets, save_preset
 from distill.library.card import ModelEntry, ModelFileError, file_stem, plain_settings, read_card
-from distill.library.catalog import AmbiguousModel, ModelLibrary, Repair, UnknownModel, repair_index
+from distill.library.catalog import AmbiguousModel, ModelLibrary, Repair, UnknownModel, find_entry, repair_index
 from distill.models.metadata import ModelMetadata, VocoderInfo, vocoder_text
+from distill.models.persistence import edit_model, load_model, verify_model, write_model as save_again
 from little import offset, put_card, rezip, save
 
 HIFI = VocoderInfo('hifigan_v2', 50, .03, '2026-01-15')
@@ -412,6 +417,162 @@ def test_names_are_text_and_never_html(shelf):
         page = page.replace('<b>&lt;img', '')
         assert not any(tag in page for tag in ('<img', '<b>', '<i>', '<u>'))
     assert '#d1fae5' in lib.card('tin')._repr_html_() and 'HiFi-GAN (50ep)' in lib._repr_html_()
+
+# --- what a file is besides its bytes
+
+def attributes(f):
+    "Permissions, group and extended attributes of a file"
+    status = os.stat(f)
+    extended = {k: os.getxattr(f, k) for k in os.listxattr(f)} if hasattr(os, 'listxattr') else {}
+    return stat.S_IMODE(status.st_mode), status.st_gid, extended
+
+def rewrites(f):
+    "Everything that writes a model's file anew"
+    yield lambda: edit_model(f, name='Renamed', tags=['a'])
+    yield lambda: save_preset(f, 'dark', dict(seconds=2))
+    yield lambda: delete_preset(f, 'dark')
+    yield lambda: save_again(load_model(f), path=f)
+    yield lambda: save_again(load_model(f), path=str(f), fp16=True)
+
+@pytest.mark.parametrize('mode', [0o664, 0o640, 0o600, 0o666, 0o755])
+def test_a_rewritten_file_keeps_its_mode_its_group_and_its_attributes(tmp_path, mode):
+    f = save(tmp_path, 'Shared')
+    if os.geteuid() == 0: os.chown(f, -1, 1)
+    f.chmod(mode)
+    try: os.setxattr(f, 'user.note', b'for the choir')
+    except (AttributeError, OSError): pass                        # this file system has none
+    before, umask = attributes(f), os.umask(0o077)
+    try:
+        for rewrite in rewrites(f):
+            inode = os.stat(f).st_ino
+            rewrite()
+            assert attributes(f) == before and os.stat(f).st_ino != inode
+    finally: os.umask(umask)
+
+@pytest.mark.skipif(not hasattr(os, 'fork') or os.geteuid() != 0, reason='needs root, to be another user')
+def test_a_group_is_given_no_rights_of_another_group(tmp_path):
+    f = save(tmp_path, 'Shared')
+    for folder in (tmp_path, *tmp_path.parents[:2]): folder.chmod(0o777)
+    os.chown(f, 54321, 1)
+    f.chmod(0o664)
+    def as_one_who_left_the_group():
+        os.setgroups([])
+        os.setgid(54321)
+        os.setuid(54321)
+        edit_model(f, name='Renamed')
+    in_child(as_one_who_left_the_group)
+    assert attributes(f)[:2] == (0o644, 54321)
+
+@pytest.mark.parametrize('kind', ['relative', 'absolute', 'of a link', 'through a folder'])
+def test_a_link_stays_a_link_and_its_file_changes(tmp_path, kind):
+    big, lib = save(tmp_path/'big', 'Linked'), tmp_path/'lib'
+    lib.mkdir()
+    link = lib/'m.distillgan'
+    if kind == 'relative': link.symlink_to('../big/Linked.distillgan')
+    if kind == 'absolute': link.symlink_to(big)
+    if kind == 'of a link':
+        (tmp_path/'big'/'other').symlink_to('Linked.distillgan')
+        link.symlink_to('../big/other')
+    if kind == 'through a folder':
+        (lib/'there').symlink_to('../big')
+        link.symlink_to('there/Linked.distillgan')
+    for rewrite in rewrites(link):
+        rewrite()
+        assert link.is_symlink() and not big.is_symlink() and link.resolve() == big
+        assert read_card(big) == read_card(link) and read_card(big)['metadata']['name'] == 'Renamed'
+    library = ModelLibrary(lib)
+    assert library.get('Renamed').path == link
+    library.delete('Renamed')
+    assert not os.path.lexists(link) and names(library.trash) == ['Renamed'] and library.trash.get('Renamed').path.is_symlink()
+    assert library.restore('Renamed').path == link and link.is_symlink() and link.resolve() == big
+    library.delete('Renamed')
+    assert library.purge() == 1 and not list((lib/'.trash').glob('*.distillgan')) and not verify_model(big)
+
+def test_a_link_whose_file_is_gone_has_a_row_and_can_be_purged(tmp_path):
+    big, lib = save(tmp_path/'big', 'Linked'), tmp_path/'lib'
+    save(lib, 'Other')
+    (lib/'m.distillgan').symlink_to('../big/Linked.distillgan')
+    library = ModelLibrary(lib)
+    library.delete('Linked')
+    big.rename(tmp_path/'away')
+    assert not len(library.trash) and len(library.trash.unreadable) == 1 and library.purge() == 1
+    assert not library.trash.unreadable and names(library) == ['Other']
+
+@pytest.mark.skipif(not hasattr(os, 'fork'), reason='needs os.fork')
+def test_a_write_protected_file_is_left_alone(tmp_path):
+    f = save(tmp_path, 'Mine')
+    f.chmod(0o444)
+    for folder in (tmp_path, *tmp_path.parents[:2]): folder.chmod(0o777)
+    before = f.read_bytes()
+    def as_somebody():
+        if os.geteuid() == 0: os.setuid(65534)
+        with pytest.raises(UserError, match='write-protected'): edit_model(f, name='Yours')
+    in_child(as_somebody)
+    assert f.read_bytes() == before and attributes(f)[0] == 0o444
+
+def in_child(act):
+    "Do it in a process of its own"
+    if pid := os.fork():
+        assert os.waitpid(pid, 0)[1] == 0
+        return
+    try:
+        act()
+        os._exit(0)
+    except BaseException: traceback.print_exc()
+    os._exit(1)
+
+# --- looking leaves nothing behind
+
+def tree(folder): return sorted((str(f), os.lstat(f).st_mtime_ns) for f in [folder, *folder.rglob('*')])
+
+def test_who_only_looks_writes_nothing(tmp_path):
+    from distill.cli import app
+    from distill.library.history import History
+    share, elsewhere = tmp_path/'share', tmp_path/'elsewhere'
+    f = save(tmp_path/'made', 'Rain').rename(tmp_path/'m.distillgan')
+    g = save(tmp_path/'made', 'Sea').rename(tmp_path/'n.distillgan')
+    share.mkdir()
+    elsewhere.mkdir()
+    f, g = f.rename(share/'m.distillgan'), g.rename(share/'n.distillgan')
+    (share/'history').mkdir()
+    Sound([.1]*4800, info=dict(seed=1)).save(share/'history'/'20260101T000000-a-1.flac')
+    before = tree(share)
+    ModelLibrary(share).df(), ModelLibrary(share).compare('Rain', 'Sea'), History(share).df(), History(share).unreadable
+    load_model(f), verify_model(f), read_card(f), ModelLibrary(share).trash.unreadable, presets(f)
+    for line in ('model list', 'model list --trash', f'model info {f}', 'model info Rain', 'model compare Rain Sea',
+                 'model verify', 'model restore', 'history'):
+        r = CliRunner().invoke(app, [*line.split(), '--models-dir', str(share)], catch_exceptions=False)
+        assert r.exit_code == 0, r.output
+    assert tree(share) == before
+
+# --- users without a home
+
+@pytest.mark.skipif(not hasattr(os, 'fork') or os.geteuid() != 0, reason='needs root, to be another user')
+def test_a_user_without_a_home_or_a_name(tmp_path, monkeypatch):
+    import getpass, numpy as np, soundfile as sf
+    from distill.audio.corpus import Corpus
+    f = save(tmp_path, 'Rain')
+    sf.write(tmp_path/'a.wav', .1*np.sin(np.arange(9600)*.1), 48_000)
+    for folder in (tmp_path, *tmp_path.parents[:2]): folder.chmod(0o777)
+    for name in ('HOME', 'DISTILL_MODELS', 'DISTILL_CACHE', 'XDG_DATA_HOME', 'XDG_CACHE_HOME', 'USER', 'LOGNAME',
+                 'LNAME', 'USERNAME'): monkeypatch.delenv(name, raising=False)
+    def as_nobody():
+        os.setuid(54321)
+        for place in (models_folder, cache_folder, ModelLibrary, lambda: load_model('Rain'), lambda: expand('~/x')):
+            with pytest.raises(UserError, match='home folder'): place()
+        assert find_entry(f).name == load_model(f).name == 'Rain' and load_model('Rain', models_dir=tmp_path)
+        r = CliRunner().invoke(distill.cli.app, ['model', 'info', str(f)])
+        assert r.exit_code == 0 and 'Rain' in r.stdout
+        r = CliRunner().invoke(distill.cli.app, ['model', 'list'])
+        assert r.exit_code == 1 and '--models-dir' in r.stderr and len(r.stderr.splitlines()) == 1
+        corpus = Corpus(tmp_path)
+        assert len(corpus[0]) == 9600 and 'DISTILL_CACHE' in corpus.cache_trouble
+        wrong = []
+        distill.cli.doctor._folders(None, wrong)
+        assert len(wrong) == 2 and 'DISTILL_MODELS' in wrong[0] and 'DISTILL_CACHE' in wrong[1]
+        core._name_user()
+        assert getpass.getuser() == 'user54321'
+    in_child(as_nobody)
 
 # --- the commands
 
