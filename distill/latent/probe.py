@@ -64,7 +64,8 @@ class Probe:
     def select(self, descriptors: list[int]) -> Probe:
         "The same regression with only these descriptors, in this order"
         weights, slope, bias = (x[..., descriptors].contiguous() for x in (self.weights, self.slope, self.bias))
-        return Probe(self.metric, self.anchors, weights, slope, bias)
+        used = weights.flatten(1).any(1)                                       # groups that are still needed
+        return Probe(self.metric[used], self.anchors[used], weights[used], slope, bias)
 
 # %% ../../nbs/500_latent.probe.ipynb #4f4ab764
 def join_probes(

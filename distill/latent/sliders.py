@@ -142,7 +142,7 @@ class _Search:
         return list(slider_values(self.predicted[:, i], self.weight, low, middle, high, n, rise=.002))
 
 # %% ../../nbs/550_latent.sliders.ipynb #3a173358
-_SAMPLES = 300   # described to begin with
+_SAMPLES = 400   # described to begin with
 
 def _begin(search: _Search):
     "Windows of the corpus, and a probe fitted to samples"
@@ -193,7 +193,7 @@ def _leakages(trials: list[_Trial]) -> Tensor: # (s,)
 # %% ../../nbs/550_latent.sliders.ipynb #422e72b9
 _GRID = 5            # places from percentile 1 to 99 at which a slider is tried
 _EDGES = .01, .99
-_TRIED = 9           # sounds that it is tried on
+_TRIED = 12          # sounds that it is tried on
 
 def _best_part(y: Tensor, descriptors: list[int], i: int, shares: list[float]) -> tuple[int, int]:
     "The part of the places that serves best, at least half of the way"
