@@ -12,9 +12,9 @@ except ImportError: fcntl = None  # type: ignore[assignment]
 if TYPE_CHECKING: import torch
 
 # %% auto #0
-__all__ = ['printable', 'UserError', 'MissingFile', 'ExistingFile', 'WriteError', 'write_error', 'rename_new', 'try_lock',
-           'atomic_write', 'free_names', 'sweep_leftovers', 'expand', 'named_folder', 'models_folder', 'cache_folder',
-           'choose_device', 'make_generator', 'hold_interrupt']
+__all__ = ['printable', 'UserError', 'MissingFile', 'ExistingFile', 'WriteError', 'write_error', 'rename_new',
+           'try_lock', 'atomic_write', 'free_names', 'sweep_leftovers', 'expand', 'named_folder', 'models_folder',
+           'cache_folder', 'choose_device', 'make_generator', 'hold_interrupt']
 
 # %% ../nbs/000_core.ipynb #aefe20b5
 from platformdirs import user_cache_path, user_data_path

@@ -235,7 +235,11 @@ def test_whose_lock_was_deleted_keeps_its_model(sounds, other_sounds, tmp_path, 
 def test_the_sounds_decide_and_not_the_name_of_their_folder(sounds, tmp_path, small, monkeypatch):
     "Renamed, and given as the working directory, a folder resumes; with another sound it does not"
     folder = shutil.copytree(sounds, tmp_path/'before')
-    whole, path = train(sounds, 'whole', tmp_path/'lib'), interrupted(folder, 'x', tmp_path/'lib')
+    told = []
+    whole, path = train(sounds, 'whole', tmp_path/'lib', outlook=told.append), interrupted(folder, 'x', tmp_path/'lib')
+    stages = list(dict.fromkeys(outlook.what.split()[0] for outlook in told))
+    assert stages[-4:] == ['preparing', 'step', 'naming', 'done']
+    assert told[-1].done == 1 and told[-1].eta == 0
     monkeypatch.chdir(folder.rename(tmp_path/'after'))
     tone = Path('0.wav').rename(tmp_path/'0.wav')
     with pytest.raises(UserError, match='8 files.*7 files.*discard'): train('.', 'x', tmp_path/'lib', resume=True)
@@ -265,7 +269,8 @@ def test_a_model_that_cannot_be_saved_waits(sounds, tmp_path, small, monkeypatch
 
 @pytest.mark.parametrize('wrong', [
     dict(name=''), dict(steps=0), dict(minutes=-1), dict(preset='fast'), dict(device='abacus'), dict(cfg=5),
-    dict(task=5), dict(resume=True), dict(models_dir='file'), dict(preview_interval=-1)], ids=str)
+    dict(task=5), dict(resume=True), dict(models_dir='file'), dict(preview_interval=-1), dict(minutes=.01)],
+                         ids=str)
 def test_what_cannot_be_trained_is_refused_before_a_sound_is_read(sounds, tmp_path, monkeypatch, wrong):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv('DISTILL_CACHE', str(tmp_path/'cache'))     # where sounds are kept that were read

@@ -391,9 +391,8 @@ def _ogg(f, start, end):
     at = _skip_tags(f, at, end)
     if any(b'OggS' in block for _, block in _blocks(f, at + 1, end)): raise Damaged('a part in its middle is missing')
     if not links: raise Damaged('none of its sound is there')
-    foreign = any(len(link.serials) > 1 or link.kind not in (b'\1vorbis\0', b'OpusHead') for link in links)
-    if foreign: return []
     if not all(link.complete for link in links): raise Damaged('its end is missing')
+    if any(len(link.serials) > 1 or link.kind not in (b'\1vorbis\0', b'OpusHead') for link in links): return []
     return [Part((range(link.start, link.stop),), 'ogg') for link in links]
 
 def _blocks(f, start, end): # yields place, bytes

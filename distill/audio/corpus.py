@@ -158,7 +158,7 @@ class Corpus:
 
     def __repr__(self) -> str:
         files = f'{len(self)} of {counted(len(self.files), "file")}'
-        return f"Corpus('{self.folder.resolve().name}': {files}, {duration_text(self.seconds)})"
+        return f"Corpus('{printable(self.folder.resolve().name)}': {files}, {duration_text(self.seconds)})"
 
     def _open_files(self, progress):
         "Decode what must be opened and sort out what is used"
@@ -273,7 +273,7 @@ class Corpus:
         "Which files are used, and which are not and why"
         by_status = {s: [f for f in self.files if f.status == s] for s in STATUSES}
         used = f'{len(self)} of {counted(len(self.files), "file")} used'
-        lines = [f'{self.folder.resolve().name}: {used}, {duration_text(self.seconds)} of sound']
+        lines = [f'{printable(self.folder.resolve().name)}: {used}, {duration_text(self.seconds)} of sound']
         if by_status['refused']: lines += ['refused:', *_reasons(by_status['refused'], 1000)]
         if by_status['ignored']: lines += ['ignored:', *_reasons(by_status['ignored'], 10)]
         if self.cache_trouble:

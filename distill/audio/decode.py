@@ -153,10 +153,11 @@ def _promised(container, track, rate):
     if track.duration: return round(track.duration*track.time_base*rate), track.time_base*rate <= 2
     return round((container.duration or 0)/1_000_000*rate), False
 
-def _decoded(container, track): # yields (t,c), Hz
-    "What comes out of a track; `Damaged` if FFmpeg finds a fault"
+def _decoded(container, track, ends): # yields (t,c), Hz
+    "What comes out of a track, and into `ends` where its packets end, in seconds; `Damaged` if FFmpeg finds a fault"
     for packet in container.demux(track):
         if packet.is_corrupt: raise Damaged('a part of it is missing')
+        if packet.pts is not None and packet.duration: ends[:] = [(packet.pts + packet.duration)*track.time_base]
         for frame in packet.decode():
             if frame.is_corrupt: raise Damaged('a part of it cannot be decoded')
             yield _float_frames(frame), frame.sample_rate
@@ -164,7 +165,7 @@ def _decoded(container, track): # yields (t,c), Hz
 # %% ../../nbs/102_audio.decode.ipynb #3de65964
 _PADDING = 4096    # samples at the end that may be an encoder's
 
-def _without_padding(blocks, promised): # yields (t,c), Hz
+def _without_padding(blocks, promised, ends): # yields (t,c), Hz
     "Blocks, but none of the few samples that come after the promised ones; if many come, all of them are sound"
     n, late = 0, []
     for block, rate in blocks:
@@ -172,28 +173,32 @@ def _without_padding(blocks, promised): # yields (t,c), Hz
         n += len(block)
         if keep: yield block[:keep], rate
         if len(block) > keep: late.append((block[keep:], rate))
-        if n - promised > _PADDING: yield from late
-        if n - promised > _PADDING: late = []
+        if n - promised > _PADDING:
+            yield from late
+            late = []
+    exact = round(ends[0]*rate) - promised if n and ends else 0
+    if late and 0 < exact <= rate//1000 + 1: yield np.concatenate([block for block, _ in late])[:exact], rate
 
 def _ffmpeg_blocks(file, name, path): # yields (t,c), Hz
     "All frames of a file in a format of FFmpeg's; `Damaged` if some are missing"
     try: import av
     except ImportError: raise AudioError(path, _WITHOUT) from None
-    n, rate = 0, 0
+    n, rate, longest, ends = 0, 0, 0, []
     file.seek(0)
     try:
         with av.open(file, format=name, metadata_errors='replace') as container:
             track = _track(container, path)
-            blocks = _decoded(container, track)
+            blocks = _decoded(container, track, ends)
             first, rate = next(blocks, (np.zeros((0, 1), 'float32'), 1))
             promised, exact = _promised(container, track, rate)
             blocks = itertools.chain([(first, rate)], blocks)
-            for block, rate in _without_padding(blocks, promised) if exact else blocks:
-                n += len(block)
+            for block, rate in _without_padding(blocks, promised, ends) if exact else blocks:
+                n, longest = n + len(block), max(longest, len(block))
                 yield block, rate
     except av.error.FFmpegError as e:
         raise Damaged(f'it cannot be decoded after {n/rate:.2f} s' if n else 'nothing of it can be decoded') from e
-    _check_length(n, rate, Part((), name, max(1, promised - _PADDING)))
+    late = longest if name == 'asf' else 0     # its length is told in milliseconds, and what a decoder needs to begin counts
+    _check_length(n, rate, Part((), name, max(0, promised - late)))
 
 # %% ../../nbs/102_audio.decode.ipynb #0ef3ab3c
 _CHANGES = 'its rate or its number of channels changes on the way: save its parts as files of their own'

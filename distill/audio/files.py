@@ -45,6 +45,7 @@ def _fields(tags, format):
     rest = {k: v for k, v in tags.items() if k not in fields}
     if format == 'MP3':         # its fields are ASCII only, so the comment has everything
         fields, rest = {k: _ascii(v) for k, v in fields.items()}, tags
+    fields = {k: v for k, v in fields.items() if v}     # libsndfile refuses an empty text
     if rest: fields['comment'] = json.dumps(rest, allow_nan=False, default=lambda o: o.item())
     return fields
 

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from distill.training.vae import Crops, VAETraining
 
 # %% auto #0
-__all__ = ['versions', 'devices', 'formats', 'filters', 'unwritable', 'SelfTest', 'self_test', 'doctor', 'docs_place',
-           'docs']
+__all__ = ['versions', 'devices', 'formats', 'filters', 'unwritable', 'busy_cores', 'busy_text', 'SelfTest',
+           'self_test', 'doctor', 'docs_place', 'docs']
 
 # %% ../../nbs/920_cli.doctor.ipynb #aff3757f
 _PACKAGES = 'torch', 'torchaudio', 'numpy', 'pandas', 'soundfile', 'ipywidgets', 'anywidget', 'fastcore', 'typer'
@@ -66,6 +66,27 @@ def unwritable(folder: Path) -> str:
     except UserError as e: return str(e)
     except OSError as e: return e.strerror or str(e)
     return ''
+
+# %% ../../nbs/920_cli.doctor.ipynb #b05b0002
+def busy_cores() -> float | None:
+    "How many cores all programs kept busy in the last minute, at most all there are; None where the system does not say"
+    if not hasattr(os, 'getloadavg'): return None
+    return min(os.getloadavg()[0], float(os.cpu_count() or 1))
+
+def busy_text(
+    busy: float | None,
+) -> str:
+    """Whether other programs slow the machine down, in words
+
+    Parameters
+    ----------
+    busy : float | None
+        cores
+    """
+    if busy is None: return 'this system does not say'
+    of = f'{busy:.1f} of {counted(os.cpu_count() or 1, "core")}'
+    if busy < .5: return f'no: {of}'
+    return f'yes: other programs use {of}, so all that is measured here takes longer than usual'
 
 # %% ../../nbs/920_cli.doctor.ipynb #4b4685ec
 def _error(task: VAETraining, batch: Crops) -> float:
@@ -193,14 +214,15 @@ def doctor(
 
     It trains and generates something tiny, for about five seconds. The exit code is 1 if something is wrong.
 
-    JSON: {"versions", "devices", "formats", "filters", "library", "cache", "temporary", "self_test", "wrong"};
+    JSON: {"versions", "devices", "formats", "filters", "busy_cores", "library", "cache", "temporary", "self_test", "wrong"};
     wrong is a list of sentences, empty if all is well.
 
     \b
     Example:
       distill doctor
     """
-    facts: dict[str, Any] = dict(versions=versions(), devices=devices(), formats=formats(), filters=filters())
+    facts: dict[str, Any] = dict(versions=versions(), devices=devices(), formats=formats(), filters=filters(),
+                                 busy_cores=busy_cores())
     wrong = [f'{name} is missing: install distill again.' for name, v in facts['versions'].items() if v == 'missing']
     facts |= _folders(models_dir, wrong)
     facts['self_test'] = None
@@ -221,6 +243,7 @@ def _rows(facts: dict[str, Any]) -> list[list[str]]:
     rows += [['device', name] for name in facts['devices']]
     rows += [['formats', ', '.join(facts['formats'])],
              ['filters', facts['filters']],
+             ['busy', busy_text(facts['busy_cores'])],
              ['library', f"{library['folder'] or 'none'} ({counted(library['models'], 'model')})"],
              ['cache', facts['cache']['folder'] or 'none'],
              ['temporary', facts['temporary']['folder'] or 'none']]

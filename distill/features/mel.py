@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING: from matplotlib.axes import Axes
 
 # %% auto #0
-__all__ = ['MelConfig', 'inverse_stft', 'Mel', 'times', 'plot_mel', 'griffin_lim']
+__all__ = ['MelConfig', 'overlap_size', 'inverse_stft', 'Mel', 'times', 'plot_mel', 'griffin_lim']
 
 # %% ../../nbs/200_features.mel.ipynb #422e933a
 import torch
@@ -90,10 +90,44 @@ def _check_number(name, value):
         _refuse(name, repr(value), 'a whole number above 0')
 
 # %% ../../nbs/200_features.mel.ipynb #4f1337c9
+def _in_hops(x: torch.Tensor, hop: int) -> torch.Tensor: # (…,n) -> (…,hops,hop)
+    "Windows as whole hops"
+    missing = -x.shape[-1] % hop
+    if missing: x = nn.functional.pad(x, (0, missing))
+    return x.unflatten(-1, (-1, hop))
+
+def overlap_size(
+    window: torch.Tensor,  # (n,)
+    hop: int,
+    frames: int,
+) -> torch.Tensor:
+    """What the squares of so many overlapping windows add up to
+
+    Parameters
+    ----------
+    window : torch.Tensor
+        (n,)
+    hop : int
+        samples between frames, at most n/4
+    frames : int
+
+    Returns
+    -------
+    torch.Tensor
+        (hops,hop) as many hops as the frames reach over
+    """
+    windows = _in_hops(window.square(), hop).cumsum(0)       # what 1, 2, … frames add up to in each hop
+    hops = len(windows)
+    windows = nn.functional.pad(windows, (0, 0, 1, 0))
+    at = torch.arange(frames + hops - 1, device=window.device)
+    size = windows[at.clamp(max=hops - 1) + 1] - windows[(at - frames + 1).clamp(min=0)]
+    return size.clamp(min=1e-9)
+
 def inverse_stft(
     s: torch.Tensor,
     window: torch.Tensor,
     hop: int,
+    size: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """The sound whose windowed frames are nearest to `s`, as `torch.istft` finds it; differentiable
 
@@ -105,23 +139,21 @@ def inverse_stft(
         (n,) with n = 2(k − 1)
     hop : int
         samples between frames, at most n/4
+    size : torch.Tensor | None
+        the `overlap_size` of f frames; None: it is computed
 
     Returns
     -------
     torch.Tensor
         (b,f*hop)
     """
-    n, hops = len(window), -(-len(window)//hop)
-    def in_hops(x): return nn.functional.pad(x, (0, hops*hop - n)).unflatten(-1, (hops, hop))
-    x = in_hops(torch.fft.irfft(s.mT, n)*window)             # (b,f,hops,hop)
-    b, f = x.shape[:2]
-    y = x.new_zeros(b, f + hops - 1, hop)
+    n, f = len(window), s.shape[-1]
+    x = _in_hops(torch.fft.irfft(s.mT, n)*window, hop)       # (b,f,hops,hop)
+    hops = x.shape[2]
+    y = x.new_zeros(len(x), f + hops - 1, hop)
     for i in range(hops): y[:, i:i + f] += x[:, :, i]
-    windows = in_hops(window.square()).cumsum(0)             # what 1, 2, … frames add up to in each hop
-    windows = nn.functional.pad(windows, (0, 0, 1, 0))
-    at = torch.arange(f + hops - 1, device=y.device)
-    size = windows[at.clamp(max=hops - 1) + 1] - windows[(at - f + 1).clamp(min=0)]
-    return (y/size.clamp(min=1e-9)).flatten(1)[:, n//2:n//2 + f*hop]
+    if size is None: size = overlap_size(window, hop, f)
+    return (y/size).flatten(1)[:, n//2:n//2 + f*hop]
 
 # %% ../../nbs/200_features.mel.ipynb #90da3da6
 def _mel_bank(cfg): # -> (m,k)

@@ -5,7 +5,7 @@ together"""
 
 # %% ../../nbs/700_generation.sounds.ipynb #6e754548
 from __future__ import annotations
-import contextlib, math
+import contextlib, math, os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -260,7 +260,8 @@ def check_bits(
 
 def file_bits(path: str | Path) -> int | None:
     "The depth of a file, as `save_sound` takes it"
-    return {v: k for k, v in BITS.items()}.get(sf.info(str(path)).subtype)
+    name = os.fsencode(path) if os.name == 'posix' else str(path)    # soundfile takes only Unicode as text
+    return {v: k for k, v in BITS.items()}.get(sf.info(name).subtype)
 
 def save_sound(
     sound: Sound,

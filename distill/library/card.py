@@ -405,7 +405,7 @@ class ModelEntry(ModelMetadata):
 
     def __hash__(self) -> int: return hash((self.model_id, self.path))
 
-    def __repr__(self) -> str: return f'ModelEntry({self.name!r}, {self.model_id[:8]}, {self.path.name})'
+    def __repr__(self) -> str: return f'ModelEntry({self.name!r}, {self.model_id[:8]}, {printable(self.path.name)})'
 
     def to_dict(self) -> dict[str, Any]:
         "Plain values for JSON: the metadata, and what is known about the file"

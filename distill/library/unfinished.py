@@ -16,7 +16,7 @@ __all__ = ['UNFINISHED_COLUMNS', 'checkpoint_path', 'Unfinished', 'unfinished_tr
 
 # %% ../../nbs/622_library.unfinished.ipynb #cfd72a10
 from ..core import MissingFile, models_folder, printable
-from .card import file_stem
+from .card import file_facts, file_stem
 from ..text import counted, duration_text, size_text
 from ..training.lock import Owner, TrainingLock, read_owner, running_owner
 
@@ -92,7 +92,9 @@ def _unfinished(path: Path) -> Unfinished | None:
     running = running_owner(lock)
     begun = running or read_owner(lock)
     name, folder = (begun.name, begun.folder) if begun else ('', '')
-    try: size, saved = path.stat().st_size, datetime.fromtimestamp(path.stat().st_mtime, timezone.utc)
+    try:
+        size, time_ns = file_facts(path.stat())
+        saved = datetime.fromtimestamp(time_ns/1e9, timezone.utc)
     except (FileNotFoundError, NotADirectoryError):
         if running is None: return None
         size, saved = 0, datetime.fromisoformat(running.since)

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import nn
 from ..core import UserError
-from ..features.mel import Mel, MelConfig, inverse_stft, times
+from ..features.mel import Mel, MelConfig, inverse_stft, overlap_size, times
 from .config import check_mel, check_rows, check_whole, fresh_weights
 from ..threads import parallel
 
@@ -236,8 +236,9 @@ def refine_low_phases(
     """
     n_fft, hop, window = mel.cfg.n_fft//8, mel.cfg.hop//8, mel.window[::8]
     if not steps or n_fft < 16 or mel.cfg.hop % 8: return phase
+    size = overlap_size(window, hop, magnitude.shape[-1])
     def project(s):
-        y = inverse_stft(s, window, hop)
+        y = inverse_stft(s, window, hop, size)
         return torch.stft(y, n_fft, hop, window=window, center=True, pad_mode='constant', return_complex=True)[..., :-1]
     k = n_fft//2 + 1
     edge = k - n_fft//32                               # bins above it miss neighbors

@@ -143,7 +143,8 @@ class Forecast:
         now = self.clock()
         if self.show is None or now - self.shown < .1 and not always: return
         self.shown = now
-        done = 0. if eta is None else self.passed/max(self.passed + eta, 1e-9)
+        passed = now - self.start
+        done = 0. if eta is None else passed/(passed + eta) if eta else 1.
         self.show(Outlook(what, done, eta))
 
     def reading(self,

@@ -184,11 +184,16 @@ async function receiveFile(model, showProgress) {
   }
   try {
     const [{name, of}, first] = check(await ask(0));
-    const pieces = [first], coming = [];
-    for (let asked = 1; pieces.length < of;) {
-      while (asked < of && coming.length < AHEAD) coming.push(ask(asked++));
-      pieces.push(check(await coming.shift())[1]);
+    const pieces = [], coming = [];
+    let asked = 1;
+    function take(piece) {
+      pieces.push(piece);
       showProgress(pieces.length/of);
+    }
+    take(first);
+    while (pieces.length < of) {
+      while (asked < of && coming.length < AHEAD) coming.push(ask(asked++));
+      take(check(await coming.shift())[1]);
     }
     return [name, pieces];
   } finally { end(); }
