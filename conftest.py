@@ -71,6 +71,12 @@ def pytest_collect_file(parent, file_path):
     return NotebookFile.from_parent(parent, path=file_path)
 
 
+def pytest_collection_modifyitems(items):
+    "Pages from the last to the first: the early ones are short, so processes that share the work end together"
+    pages = [i for i in items if isinstance(i, NotebookItem)]
+    items[:] = [i for i in items if not isinstance(i, NotebookItem)] + pages[::-1]
+
+
 class NotebookFile(pytest.File):
     def collect(self): yield NotebookItem.from_parent(self, name='notebook')
 

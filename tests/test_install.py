@@ -3,8 +3,7 @@ CUDA; by pip, uv and pipx. (test_wheel.py has the fast kind: an environment whos
 
     .venv/bin/pytest -m slow tests/test_install.py       # minutes; downloads up to 8 GB, and needs 15 GB of disk
 """
-import json, os, subprocess, sys, venv
-from pathlib import Path
+import json, os, shutil, subprocess, sys, venv
 import pytest
 import install
 from test_wheel import built, requirements, wheel  # noqa: F401 (two are fixtures)
@@ -85,3 +84,4 @@ def test_a_new_environment(kind, tools, wheel, tmp_path, record_property):
     versions, filters = found['versions'], found['filters']
     what = f"torch {versions['torch']}, torchaudio {versions['torchaudio']}, filters: {filters[:60]}"
     record_property('figure', f"installed, {kind}: {bytes_taken/1e9:.2f} GB, {what}")
+    shutil.rmtree(env)
