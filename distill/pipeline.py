@@ -93,11 +93,12 @@ def _own_checkpoint(name: str, models_dir: str | Path | None, folder: Path, resu
     return CheckpointFile(path, name, str(folder.resolve()))
 
 # %% ../nbs/720_pipeline.ipynb #7e8c85d1
-def _analyzed(task: VAETraining, model: Model) -> Model:
+def _analyzed(task: VAETraining, model: Model, forecast: Forecast) -> Model:
     "The model with its directions, its texture and its named sliders"
+    forecast.naming(0, 1)
     plain = analyze(model.net, task.mels)
     model = replace(model, analysis=measure_texture(plain, model.net, model.mel, task.mels))
-    return replace(model, analysis=name_sliders(model))
+    return replace(model, analysis=name_sliders(model, progress=forecast.naming))
 
 def train_model(
     corpus: Corpus | str | Path,
@@ -191,8 +192,7 @@ def train_model(
             if progress: progress(rec)
         model = _handed_over(training, corpus, metadata)
         if not training.is_main: return model
-        forecast.naming(0, 1)
-        model = write_model(_analyzed(training, model), models_dir)
+        model = write_model(_analyzed(training, model, forecast), models_dir)
         checkpoint.remove()
         forecast.tell('done', 0., always=True)
     return model

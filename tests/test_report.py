@@ -207,7 +207,7 @@ def test_a_model_without_a_map_cannot_generate(place):
 
 def test_training_writes_down_what_it_learned(place, tmp_path, monkeypatch):
     from distill.pipeline import train_model
-    monkeypatch.setattr('distill.pipeline.name_sliders', lambda model: model.analysis)    # what takes long here
+    monkeypatch.setattr('distill.pipeline.name_sliders', lambda model, **_: model.analysis)    # what takes long here
     corpus, cfg = place[2], TrainConfig(batch=2, epoch=2)
     made = train_model(corpus, 'x', tmp_path, steps=1, device='cpu', cfg=cfg)
     train, held_out = corpus.split(cfg.hold_out, cfg.seed)

@@ -51,7 +51,7 @@ def few_crops(*preset, seed=0): return TrainConfig(batch=8, epoch=10, seed=seed)
 def shrink(setattr=setattr):
     "`train_model` with few crops, short epochs and sliders without names"
     setattr(pipeline, 'settings_of', few_crops)
-    setattr(pipeline, 'name_sliders', lambda model: model.analysis)
+    setattr(pipeline, 'name_sliders', lambda model, progress: model.analysis)
 
 @pytest.fixture
 def small(monkeypatch): shrink(monkeypatch.setattr)
