@@ -223,11 +223,14 @@ def _wav_header(fmt, length, fact=b'', order='little'):
     sizes = struct.pack('<QQQI', length + len(body) + 44, length, 0, 0)
     return b'RF64' + b'\xff'*4 + b'WAVE' + _sized(b'ds64', sizes) + body[4:] + b'data' + b'\xff'*4
 
+_WAV_CODES = 1, 2, 3, 6, 7, 0x11, 0x31, 0x40, 0x64, 0xfffe   # that libsndfile reads
+
 def _wav_parts(f, contents, fmt, order):
     "The sound of a WAV with this `fmt ` chunk"
     if not contents.sound or len(fmt) < 14: raise Damaged('none of its sound is there')
     code = int.from_bytes(fmt[:2], order)
     if code in (0x50, 0x55): return _mpeg(f, contents.sound[0].start, contents.sound[-1].stop)
+    if code not in _WAV_CODES: return []
     fact = contents.chunks.get(b'fact', b'') if contents.share == 1 else b''
     if not any(fact): fact = b''
     length = sum(map(len, contents.sound))

@@ -94,9 +94,13 @@ class VAEConfig:
         mels : Sequence[torch.Tensor]
             the corpus: log mels (m,f)
         """
-        frames = torch.cat(list(mels), 1).double()
-        std = .5*frames.std(1) + .5*frames.std()     # half the row's own, half of all rows: a dead row stays quiet
-        return replace(self, mean=tuple(frames.mean(1).tolist()), std=tuple(std.clamp(min=1e-3).tolist()))
+        n = sum(m.shape[1] for m in mels)
+        def total(of): return sum(of(part.double()) for m in mels for part in m.split(2**14, 1))
+        mean = total(lambda x: x.sum(1))/n                                       # (m,)
+        squares = total(lambda x: (x - mean[:, None]).square().sum(1))
+        every = squares.sum() + n*(mean - mean.mean()).square().sum()
+        std = .5*(squares/(n - 1)).sqrt() + .5*(every/(n*len(mean) - 1)).sqrt()   # half the row's own, half of all rows: a dead row stays quiet
+        return replace(self, mean=tuple(mean.tolist()), std=tuple(std.clamp(min=1e-3).tolist()))
 
 # %% ../../nbs/310_models.vae.ipynb #4a2c9842
 class FrameNorm(nn.Module):
