@@ -4,6 +4,8 @@ CUDA; by pip, uv and pipx. (test_wheel.py has the fast kind: an environment whos
     .venv/bin/pytest -m slow tests/test_install.py       # minutes; downloads up to 8 GB, and needs 15 GB of disk
 """
 import json, os, shutil, subprocess, sys, venv
+from importlib import metadata
+from pathlib import Path
 import pytest
 import install
 from test_wheel import built, requirements, wheel  # noqa: F401 (two are fixtures)
@@ -21,6 +23,39 @@ def test_the_newest_torch_without_cuda_is_found():
 def test_a_torch_that_is_there_stays():
     torch, reason = install.choose('', install.installed_torch())
     assert torch == [] and f'torch {install.installed_torch()} ' in reason
+
+
+FILTERS = """
+import torch
+from distill.audio import dsp
+from distill.audio.meter import loudness
+theirs, why_not = dsp.load_torchaudio()
+for old, new in (147, 160), (160, 147), (1, 6), (2, 1), (999, 1000):
+    assert torch.equal(dsp.sinc_kernels(old, new), dsp._sinc_kernels(old, new))
+for bank in (2048, 168, 48_000, 0., 24_000.), (1024, 80, 44_100, 20., 16_000.), (512, 64, 22_050, 0., 11_025.):
+    assert torch.equal(dsp.mel_bank(*bank), dsp._mel_bank(*bank))
+x = torch.randn(2, 3000, generator=torch.Generator().manual_seed(0))
+for filter in dsp.high_shelf(1500, 4, .7, 48_000), dsp.high_pass(38, .5, 48_000):
+    torch.testing.assert_close(dsp.biquad(x, filter), dsp._biquad(x.double(), filter).float(), atol=1e-6, rtol=0)
+print(theirs is not None, why_not.partition(':')[0], round(loudness(x), 3))
+"""
+
+@pytest.mark.parametrize('compiled', ['missing', 'unfit'])
+def test_filters_beside_any_torchaudio(compiled, tmp_path):
+    "torchaudio's filters and ours are the same, and ours take over where torchaudio's compiled part does not load"
+    package = Path(metadata.distribution('torchaudio').locate_file('torchaudio'))
+    here = tmp_path/'torchaudio'
+    here.mkdir()
+    for f in package.iterdir():
+        if f.name != 'lib': (here/f.name).symlink_to(f)
+    if compiled == 'unfit':
+        (here/'lib').mkdir()
+        (here/'lib'/'_torchaudio.so').write_text('for another torch')
+    env = os.environ | dict(PYTHONPATH=str(tmp_path))
+    r = subprocess.run([sys.executable, '-c', FILTERS], env=env, capture_output=True, text=True)
+    assert r.returncode == 0, r.stderr
+    assert r.stdout.split()[:-1] == (['True'] if compiled == 'missing' else ['False', 'OSError']), r.stdout
+    assert float(r.stdout.split()[-1]) == pytest.approx(-1.97, abs=.001)
 
 
 def run(*command, **more):
