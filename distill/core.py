@@ -4,7 +4,7 @@
 
 # %% ../nbs/000_core.ipynb #652f76fa
 from __future__ import annotations
-import contextlib, errno, getpass, itertools, os, re, reprlib, signal, stat, threading, uuid
+import contextlib, errno, getpass, itertools, os, re, reprlib, signal, stat, threading, unicodedata, uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Callable, Iterator
 try: import fcntl
@@ -245,7 +245,7 @@ def free_names(
     stem: str,
     suffix: str,
 ) -> Iterator[Path]:
-    """Paths that are free at this moment: `stem`, then `stem_1`, `stem_2` …
+    """Paths that are free at this moment, on every system: `stem`, then `stem_1`, `stem_2` …
 
     Parameters
     ----------
@@ -261,9 +261,15 @@ def free_names(
     Iterator[Path]
         without end: a name may be taken by the time the file is written
     """
+    taken: set[str] = set()
+    with contextlib.suppress(OSError): taken = set(map(_as_compared, os.listdir(folder)))
     for n in itertools.count():
         path = Path(folder)/f'{stem}{f"_{n}" if n else ""}{suffix}'
-        if not os.path.lexists(path): yield path
+        if _as_compared(path.name) not in taken and not os.path.lexists(path): yield path
+
+def _as_compared(name: str) -> str:
+    "A file name as those systems see it to which Rain and rain are one"
+    return unicodedata.normalize('NFC', name).casefold()
 
 # %% ../nbs/000_core.ipynb #a31775c0
 def sweep_leftovers(

@@ -1,13 +1,19 @@
 "What the tests of files and libraries share: a tiny model, and files as strangers may make them"
 from __future__ import annotations
 import copy, functools, io, json, os, zipfile
+from dataclasses import asdict
 from pathlib import Path
 import torch
+from distill.audio.corpus import Corpus
+from distill.latent.analysis import analyze
 from distill.models.metadata import ModelMetadata, VocoderInfo
 from distill.library.card import make_card
 from distill.features.mel import MelConfig
 from distill.models.persistence import save_model
 from distill.models.vae import ConvVAE, VAEConfig
+from distill.training.loop import fit
+from distill.training.plan import TrainConfig
+from distill.training.vae import VAETraining
 
 MEL = MelConfig(n_fft=64, hop=16, n_mels=8)
 
@@ -21,6 +27,15 @@ HISTORY = [dict(epoch=1, step=50, seconds=2.5, parts=dict(loss=1., recon=.9, kl=
 def save(folder, name='Tiny', seed=0, **kw):
     meta = {k: kw.pop(k) for k in list(kw) if k in ModelMetadata.__dataclass_fields__}
     return save_model(tiny(seed), MEL, dict(lr=1e-3, seed=seed), ModelMetadata(name, **meta), folder, training_history=HISTORY, **kw)
+
+def playable(sounds, folder, name='Rain', steps=0, **metadata):
+    "A model that plays, hardly trained or not at all, with sliders that have no names"
+    task = VAETraining(Corpus(sounds), vae=VAEConfig(channels=16), cfg=TrainConfig(batch=8, epoch=5))
+    records = fit(task, steps) if steps else ()
+    history = [{k: v for k, v in asdict(record).items() if k != 'eta'} for record in records]
+    about, settings = ModelMetadata(name, steps=steps, **metadata), asdict(task.cfg)
+    return save_model(task.model, task.mel.cfg, settings, about, folder, analyze(task.model, task.mels),
+                      training_history=history)
 
 def generator_v2(channels=128, n_mels=128):
     "The weights of a HiFi-GAN V2 generator for 48 kHz (Kong et al. 2020; upsampling 8·8·4·2): names, shapes and count are the real ones"

@@ -4,14 +4,13 @@ import json
 import subprocess
 import sys
 import time
-from dataclasses import asdict
 import ipywidgets as W
 import numpy as np
 import pytest
 import torch
 from ipywidgets.widgets.widget import _instances as open_widgets
 from matplotlib.figure import Figure
-from little import put_card, save
+from little import playable, put_card, save
 from distill.audio.corpus import Corpus
 from distill.audio.demo import demo_corpus
 from distill.audio.files import Sound, read_audio, read_source, write_audio
@@ -19,15 +18,11 @@ from distill.core import UserError
 from distill.features.mel import MelConfig
 from distill.generation.presets import presets
 from distill.generation.recipe import Recipe
-from distill.latent.analysis import analyze
 from distill.library.catalog import ModelLibrary
 from distill.library.history import History
 from distill.models.metadata import ModelMetadata, VocoderInfo
 from distill.models.persistence import load_model, save_model
-from distill.models.vae import VAEConfig
-from distill.training.loop import fit, read_checkpoint
-from distill.training.plan import TrainConfig
-from distill.training.vae import VAETraining
+from distill.training.loop import read_checkpoint
 from distill.ui import (
     CorpusPanel, LibraryPanel, ModelPanel, Player, TrainPanel, VocoderPanel, _lazy, gallery, loss_curves)
 from distill.ui.drop import write_dropped
@@ -47,11 +42,7 @@ def sounds(tmp_path_factory):
 @pytest.fixture(scope='module')
 def made(sounds, tmp_path_factory):
     "A model that plays"
-    task = VAETraining(Corpus(sounds), vae=VAEConfig(channels=16), cfg=TrainConfig(batch=8, epoch=10))
-    history = [{k: v for k, v in asdict(r).items() if k != 'eta'} for r in fit(task, steps=20)]
-    folder, analysis = tmp_path_factory.mktemp('made'), analyze(task.model, task.mels)
-    return save_model(task.model, task.mel.cfg, asdict(task.cfg), ModelMetadata('Rain'), folder, analysis,
-                      training_history=history)
+    return playable(sounds, tmp_path_factory.mktemp('made'), steps=10)
 
 @pytest.fixture
 def library(made, tmp_path):

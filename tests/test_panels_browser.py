@@ -1,24 +1,18 @@
 "Panels used with mouse and keyboard, in a real JupyterLab in a real Chromium; screenshots go to tests/shots"
 import base64, json
-from dataclasses import asdict
 from pathlib import Path
 import numpy as np
 import pytest
 import jlab
-from little import put_card
+from little import playable, put_card
 from distill.audio.corpus import Corpus
 from distill.audio.files import read_audio
 from distill.core import models_folder
 from distill.audio.demo import demo_corpus
-from distill.latent.analysis import analyze
 from distill.library.catalog import ModelLibrary
-from distill.models.metadata import ModelMetadata, VocoderInfo
-from distill.models.persistence import load_model, save_model
-from distill.models.vae import VAEConfig
+from distill.models.metadata import VocoderInfo
+from distill.models.persistence import load_model
 from distill.library.history import History
-from distill.training.plan import TrainConfig
-from distill.training.vae import VAETraining
-from distill.training.loop import fit
 
 pytestmark = pytest.mark.skipif(bool(jlab.missing), reason=jlab.missing)
 
@@ -30,13 +24,8 @@ def root(tmp_path_factory):
     "A folder with sounds, and a library with one model that plays and many cards"
     root = tmp_path_factory.mktemp('panels')
     demo_corpus(root/'sounds')
-    corpus = Corpus(root/'sounds')
-    task = VAETraining(corpus, vae=VAEConfig(channels=32), cfg=TrainConfig(batch=16, epoch=25))
-    history = [{k: v for k, v in asdict(r).items() if k != 'eta'} for r in fit(task, steps=100)]
-    meta = ModelMetadata('Rain', corpus='sounds', n_files=32, seconds=corpus.seconds, epochs=4, steps=100,
-                         tags=('wet',), held_out=history[-1]['held_out'])
-    save_model(task.model, task.mel.cfg, asdict(task.cfg), meta, models_folder(), analyze(task.model, task.mels),
-               training_history=history)
+    about = dict(corpus='sounds', n_files=32, epochs=2, tags=('wet',), held_out=.9)
+    playable(root/'sounds', models_folder(), steps=10, **about)
     for i in range(40):
         vocoder = VocoderInfo('hifigan_v2', 50, .03, '2026-01-15') if i % 3 == 0 else None
         tags = 'tape', 'choir' if i < 10 else 'loop'
@@ -309,6 +298,9 @@ def test_a_vocoder_is_trained_stopped_and_resumed(page, root):
 def test_corpus(page, root):
     src = "from distill.ui import CorpusPanel\npanel = CorpusPanel(into='dropped')"
     nb = open_panel(page, root, 'corpus', src, 'panel')
+    page.locator('.distill-folder input').fill('   ')                     # names no folder
+    page.keyboard.press('Enter')
+    page.locator('.distill-read-again').click()
     page.locator('.distill-folder input').fill('nowhere')
     page.keyboard.press('Enter')
     page.locator('.distill-error', has_text='There is no folder nowhere').wait_for()
@@ -374,8 +366,34 @@ def test_the_map_as_the_model_hears(page, root):
     assert page.locator('.distill-map circle').nth(4).get_attribute('cx') != before
     shoot(page, nb, 'ear')
 
+def test_takes_that_are_gone_leave_nothing_on_the_page(page, root):
+    "Nodes that the page holds, shown or not, and its listeners"
+    src = """from distill.ui import ModelPanel
+panel = ModelPanel('Rain')
+panel.controls.seconds.value, panel.count.value = .1, 4"""
+    open_panel(page, root, 'takes', src, 'panel')
+    devtools = page.context.new_cdp_session(page)
+    devtools.send('Performance.enable')
+    names = page.locator('.distill-take .name')
+    def held():
+        devtools.send('HeapProfiler.collectGarbage')
+        metrics = {m['name']: m['value'] for m in devtools.send('Performance.getMetrics')['metrics']}
+        return metrics['Nodes'], metrics['JSEventListeners']
+    def more():
+        for _ in range(3):
+            last = names.all_inner_texts()
+            page.locator('.distill-generate').click()
+            page.wait_for_function("""last => {
+                const names = [...document.querySelectorAll('.distill-take .name')].map(e => e.textContent);
+                return names.length === 4 && names.every(name => !last.includes(name)); }""", arg=last)
+            page.locator('.distill-message', has_text='Generating').wait_for(state='detached')
+        return held()
+    first = more()
+    after = more()
+    assert all(b <= 1.02*a for a, b in zip(first, after)), (first, after)
+
 def test_a_long_sound_is_played_in_parts(page, root):
-    "Twenty-five seconds of stereo: parts join, seeking crosses a joint, another player stops the first"
+    "Twenty-five seconds of stereo: parts join, seeking crosses a joint, another player stops the first, a download"
     src = """import numpy as np
 from distill import Sound
 from distill.ui import Player
@@ -397,3 +415,12 @@ x = np.random.default_rng(0).uniform(-.1, .1, (2, 1_200_000)).astype('float32')"
     page.keyboard.press('End')
     page.wait_for_function("e => e.player.time() > 23.7", arg=first.element_handle())
     page.wait_for_function("e => !e.player.playing()", arg=first.element_handle())
+    first.evaluate("""e => {
+        const button = e.querySelector('.save');
+        window.shown = [];
+        new MutationObserver(() => window.shown.push(button.textContent)).observe(button, {childList: true}); }""")
+    with page.expect_download() as d: first.locator('.save').click()
+    assert read_audio(d.value.path())[0].shape == (2, 1_200_000)
+    page.wait_for_function("() => window.shown.at(-1) === '\u2b07'")
+    shown = page.evaluate('() => window.shown')
+    assert shown[:7] == [f'{100*k//7}%' for k in range(7)]

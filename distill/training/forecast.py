@@ -71,7 +71,7 @@ class Outlook:
     eta: float | None
 
 FINISH_STEPS = 40        # what follows the last step, naming the sliders above all, takes as long as so many steps
-PREPARE_STEPS = .05      # and preparing a second of sound as long as this many
+PREPARE_STEPS = .15      # and preparing a second of sound as long as this many
 _WINDOW = 30.            # seconds; a step is expected to take what it took in the last so many
 
 class Forecast:
