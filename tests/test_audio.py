@@ -11,7 +11,7 @@ import distill.audio.corpus as corpus_page
 from distill.audio.corpus import Corpus
 from distill.training.plan import default_steps, expected_seconds
 from distill.generation.sounds import save_new, save_sound
-from distill.core import MissingFile, UserError, WriteError
+from distill.core import MissingFile, UserError, WriteError, printable
 from distill.audio.demo import demo_corpus
 
 KINDS = [tuple(kind.split()) for kind in (   # suffix, format, subtype
@@ -174,6 +174,15 @@ def test_a_failed_write_leaves_what_was_there(tmp_path, monkeypatch):
     monkeypatch.setattr(Path, 'write_bytes', full)
     with pytest.raises(WriteError, match='disk is full'): write_audio(p, noise(.1).T, overwrite=True)
     assert p.read_bytes() == before and len(list(tmp_path.iterdir())) == 1
+
+@pytest.mark.parametrize('name', ['雨', '🎵', 'für\udcfc', 'two\nlines', '\udced\udca0', ' '])
+@pytest.mark.parametrize('suffix', ['wav', 'flac', 'ogg', 'mp3'])
+def test_a_sound_of_any_name_is_saved(tmp_path, name, suffix):
+    p = Sound(noise(.1).T).save(tmp_path/f'{name}.{suffix}')
+    assert read_audio(p)[0].shape == (1, 4800) and read_tags(p)['title'] == printable(name)
+    info = dict(name=name, like=dict(file=f'{name}.wav'))
+    p = Sound(noise(.1).T, info=info).save(p, overwrite=True)
+    assert read_tags(p)['like'] == info['like']
 
 @pytest.mark.parametrize('there', ['a file', 'a link', 'a folder'])
 def test_nothing_is_written_over_unless_that_is_asked_for(tmp_path, there):

@@ -1,5 +1,5 @@
 "A library: files are the truth, the index is a cache"
-import json, math, os, shutil, sqlite3, stat, subprocess, sys, traceback
+import json, math, os, shutil, sqlite3, stat, subprocess, sys, traceback, unicodedata
 from pathlib import Path
 import pytest
 from typer.testing import CliRunner
@@ -12,7 +12,7 @@ from distill.library.card import ModelEntry, ModelFileError, file_stem, plain_se
 from distill.library.catalog import AmbiguousModel, ModelLibrary, Repair, UnknownModel, find_entry, repair_index
 from distill.models.metadata import ModelMetadata, VocoderInfo, vocoder_text
 from distill.models.persistence import edit_model, load_model, verify_model, write_model as save_again
-from little import offset, put_card, rezip, save
+from little import offset, put_card, rezip, save, tiny
 
 HIFI = VocoderInfo('hifigan_v2', 50, .03, '2026-01-15')
 PARTS = b'"vocoder": null, "sizes": {}, "settings": {}, "library_version": "0.1"'
@@ -407,6 +407,55 @@ def test_free_names(tmp_path):
     (tmp_path/'a.distillgan').write_text('')
     os.symlink('nowhere', tmp_path/'a_1.distillgan')
     assert next(free_names(tmp_path, 'a', '.distillgan')).name == 'a_2.distillgan'
+
+def playable(folder, **kw):
+    "A model of 700 weights that plays"
+    import torch
+    from distill.latent.analysis import analyze
+    mels = [torch.randn(8, 60, generator=torch.Generator().manual_seed(i)) for i in range(3)]
+    return save(folder, analysis=analyze(tiny(), mels, steps=2, most_axes=3, sliders=2), **kw)
+
+ODD_NAMES = [b'f\xfcr', b'two\nlines', b'a\xe2\x80\xaeb', b'\xed\xa0\x80', b'-n', b' x ', b'it\'s "q" %', b'\xe9\x9b\xa8']
+
+@pytest.mark.parametrize('raw', ODD_NAMES, ids=ascii)
+def test_folders_and_files_of_any_name(tmp_path, raw):
+    "A folder of sounds, a library, a model's file, a take: each may be called whatever the system allows"
+    import numpy as np, soundfile as sf
+    from distill.audio.corpus import Corpus
+    from distill.generation.replay import differs, replay
+    from distill.generation.sounds import generate
+    from distill.library.history import History, take_cells
+    from distill.training.plan import corpus_facts
+    odd = os.fsdecode(raw)
+    sounds, lib = tmp_path/odd, tmp_path/f'{odd} lib'
+    sounds.mkdir()
+    with open(sounds/f'{odd}.wav', 'wb') as f: sf.write(f, .3*np.sin(np.arange(24_000)*.1), 48_000, format='WAV')
+    corpus = Corpus(sounds, cache=False)
+    shown = [repr(corpus), *str(corpus.report()).splitlines(), *corpus.df().name]
+    model = playable(lib, corpus=corpus_facts(corpus)['name']).rename(lib/f'{odd}.distillgan')
+    library = ModelLibrary(lib)
+    entry = library.get(model)
+    edit_model(entry, name='Renamed')
+    assert [e.path for e in ModelLibrary(lib)] == [model] and not library.note and len(library.df()) == 1
+    sound = generate(entry, like=sounds/f'{odd}.wav', seconds=.2)
+    file = sound.save(tmp_path/'out'/f'{odd}.flac')
+    assert differs(replay(file, lib), file) == 0
+    history = History(lib)
+    shutil.copy(file, history.add(sound).with_name(f'{odd}.flac'))
+    takes = History(lib).df()
+    assert len(takes) == 2 and all(history.sound(take).seconds == .2 for take in takes.index)
+    library.delete('Renamed')
+    back = library.restore('Renamed')
+    shown += [repr(library), repr(back), *back.facts().values(), *map(' '.join, take_cells(takes)), *takes.index]
+    assert back.path == model and all(text.isprintable() for text in shown)
+
+NAMES = ['F', 'F#', 'f', 'F ♯', '🎵', '🎶', 'kick/1', 'kick:1', 'kick 1', 'kick_1', '雨', '雨.', 'con', 'model', '\u212b', '..', 'é'*90]
+
+def test_names_that_differ_stay_different_on_disk(tmp_path):
+    files = {name: save(tmp_path, name) for name in NAMES}
+    assert len({f.name.casefold() for f in files.values()}) == len(NAMES)
+    assert all(load_model(f).name == unicodedata.normalize('NFC', name) for name, f in files.items())
+    assert sorted(names(ModelLibrary(tmp_path))) == sorted(unicodedata.normalize('NFC', name) for name in NAMES)
 
 # --- seen as HTML
 

@@ -188,7 +188,9 @@ class Recipe:
             for k in _SOUNDS:
                 if k in known: known[k] = SoundNote(**known[k])
             if 'models' in known: known['models'] = tuple(ModelNote(**m) for m in known['models'])
-        except TypeError: raise UserError('These tags do not say how a sound was made: give those of a file that Distill wrote.') from None
+        except TypeError:
+            remedy = 'give those of a file that Distill wrote'
+            raise UserError(f'These tags do not say how a sound was made: {remedy}.') from None
         return Recipe(**known)
 
     def with_sounds(self) -> Recipe:
