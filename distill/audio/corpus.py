@@ -5,7 +5,7 @@
 # %% ../../nbs/120_audio.corpus.ipynb #47cc9704
 from __future__ import annotations
 import hashlib, os
-from collections import Counter
+from collections import Counter, deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -72,26 +72,31 @@ def _judge_name(path): # -> status, reason
     return '', ''
 
 # %% ../../nbs/120_audio.corpus.ipynb #343d502b
-def _list_files(folder):
+_EVERY = 1000   # files between two signs of life while a folder is listed
+
+def _list_files(folder, progress=None):
     "Every file below `folder` as a `CorpusFile`, in order of name; sounds have no status yet"
-    files, folders, links, seen = [], [folder], [], set()
-    def add(path, status, reason, end=''):
-        files.append(CorpusFile(printable(path.relative_to(folder).as_posix()) + end, path, status, reason))
+    files, folders, links, seen = [], [(folder, '')], [], set()
+    def add(path, name, status, reason):
+        files.append(CorpusFile(printable(name), path, status, reason))
+        if progress and not len(files) % _EVERY: progress(0, len(files), files[-1].name)
     while folders or links:
-        here = folders.pop() if folders else links.pop(0)
+        here, below = folders.pop() if folders else links.pop(0)
         try:
-            stat, entries = here.stat(), sorted(here.iterdir())
+            stat = os.stat(here)
+            with os.scandir(here) as found: entries = sorted((e.name, os.path.isdir(e), e.is_symlink()) for e in found)
         except OSError:
-            add(here, 'refused', 'this folder may not be read: change its permissions', '/')
+            add(here, below, 'refused', 'this folder may not be read: change its permissions')
             continue
         if (stat.st_dev, stat.st_ino) in seen:
-            add(here, 'ignored', 'a link to a folder that is in the corpus already', '/')
+            add(here, below, 'ignored', 'a link to a folder that is in the corpus already')
             continue
         seen.add((stat.st_dev, stat.st_ino))
-        for path in entries:
-            if not os.path.isdir(path): add(path, *_judge_name(path))
-            elif path.name.startswith('.'): add(path, 'ignored', 'hidden', '/')
-            else: (links if path.is_symlink() else folders).append(path)
+        for name, is_folder, is_link in entries:
+            path = here/name
+            if not is_folder: add(path, below + name, *_judge_name(path))
+            elif name.startswith('.'): add(path, f'{below}{name}/', 'ignored', 'hidden')
+            else: (links if is_link else folders).append((path, f'{below}{name}/'))
     return sorted(files, key=lambda f: f.name)
 
 # %% ../../nbs/120_audio.corpus.ipynb #86814298
@@ -125,7 +130,7 @@ class Corpus:
         progress: Progress | None = None,
     ):
         self.folder = _existing_folder(folder)
-        self.files: list[CorpusFile] = _list_files(self.folder)   # all of them, in order of name
+        self.files: list[CorpusFile] = _list_files(self.folder, progress)   # all of them, in order of name
         self.used: list[CorpusFile] = []                          # those with a sound to learn from
         self.cache_trouble = ''                                   # why decoded sound could not be stored
         self._decoded: list[Decoded] = []                         # of each used file
@@ -164,7 +169,7 @@ class Corpus:
         "Decode what must be opened and sort out what is used"
         waiting, names = [f for f in self.files if not f.status], {}
         with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
-            results = pool.map(lambda f: _open_file(f, self._cache), waiting)
+            results = _in_order(pool, lambda f: _open_file(f, self._cache), waiting)
             for i, (file, decoded) in enumerate(zip(waiting, results)):
                 if decoded: self._use(file, decoded, names)
                 if progress: progress(i + 1, len(waiting), file.name)
@@ -289,6 +294,7 @@ def _open_file(file, cache):
         return judge('refused', 'a link to a file that is not there' if missing else 'not an ordinary file')
     try: decoded = decode_once(file.path, cache)
     except AudioError as e: return judge('refused', e.reason)
+    except FileNotFoundError: return judge('refused', 'it has gone since the folder was opened')
     except OSError: return judge('refused', 'it may not be opened: change its permissions')
     facts = decoded.facts
     if facts.by_distill: return judge('ignored', 'made by distill, and a corpus does not learn from that')
@@ -296,6 +302,16 @@ def _open_file(file, cache):
     why = why_unusable(facts.seconds, facts.loudest, facts.peak)
     if why: judge('refused', why)
     return decoded
+
+# %% ../../nbs/120_audio.corpus.ipynb #d9a653ee
+_AHEAD = 64   # files that threads may have decoded before they are judged
+
+def _in_order(pool, fn, items): # yields what `fn` gives of each item
+    waiting = deque()
+    for item in items:
+        waiting.append(pool.submit(fn, item))
+        if len(waiting) > _AHEAD: yield waiting.popleft().result()
+    while waiting: yield waiting.popleft().result()
 
 # %% ../../nbs/120_audio.corpus.ipynb #02244316
 class ReportText(str):

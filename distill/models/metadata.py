@@ -46,7 +46,7 @@ def check_text(
         in Unicode's composed form
     """
     plain = isinstance(value, str) and len(value) <= limit and not CONTROL_CHARACTERS.search(value)
-    if not plain or not lines and ('\n' in value or '\t' in value):
+    if not plain or not lines and any(c in value for c in '\n\t\u2028\u2029'):
         raise UserError(f'{key} {str(value)[:40]!r} is not plain text of at most {limit} characters.')
     return unicodedata.normalize('NFC', value)
 

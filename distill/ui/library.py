@@ -14,7 +14,7 @@ __all__ = ['COLUMNS', 'badge', 'row_of', 'ModelTable', 'ModelDetails', 'LibraryP
 
 # %% ../../nbs/870_ui.library.ipynb #0f78b210
 import ipywidgets as W
-from ..core import UserError
+from ..core import UserError, printable
 from ..library.card import ModelEntry
 from ..library.catalog import ModelLibrary
 from ..library.unfinished import UNFINISHED_COLUMNS, unfinished_trainings
@@ -181,7 +181,7 @@ class ModelTable:
         unreadable = self.library.unreadable
         if not unreadable: return
         files = f'{counted(len(unreadable), "file")} {"is not a model" if len(unreadable) == 1 else "are not models"}'
-        reasons = '; '.join(f'{file} ({why})' for file, why in list(unreadable.items())[:3])
+        reasons = '; '.join(f'{printable(file)} ({why})' for file, why in list(unreadable.items())[:3])
         self.panel.show_message(f'{files}: {reasons}', error=True)
 
     def search(self) -> None:

@@ -52,8 +52,8 @@ class Neighbors:
         if folder == self.folder: return ''
         self.folder, self.nearness = folder, None
         if not folder: return ''
-        self.panel.show_message('Reading the sounds …')
-        try: self.nearness = Nearness(Corpus(folder))
+        progress = self.panel.progress_message('Reading the sounds')
+        try: self.nearness = Nearness(Corpus(folder, progress=progress))
         except UserError as e: return f'The takes cannot be compared with {folder}: {e}'
         return ''
 
