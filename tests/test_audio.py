@@ -320,15 +320,15 @@ def test_files_that_may_not_be_opened(folder, monkeypatch):
         (folder/'0.wav').chmod(0)
         (folder/'deep').chmod(0)
     else:
-        real, walk = corpus_page.decode_once, Path.iterdir
+        real, walk = corpus_page.decode_once, os.scandir
         def closed(path, cache):
             if path.name == '0.wav': raise PermissionError(errno.EACCES, 'Permission denied')
             return real(path, cache)
-        def shut(path):
-            if path.name == 'deep': raise PermissionError(errno.EACCES, 'Permission denied')
+        def shut(path='.'):
+            if Path(os.fsdecode(path)).name == 'deep': raise PermissionError(errno.EACCES, 'Permission denied')
             return walk(path)
         monkeypatch.setattr(corpus_page, 'decode_once', closed)
-        monkeypatch.setattr(Path, 'iterdir', shut)
+        monkeypatch.setattr(os, 'scandir', shut)
     try: got = status(Corpus(folder))
     finally: (folder/'deep').chmod(0o755)
     for name in ('0.wav', 'deep/'): assert got[name][0] == 'refused' and 'permissions' in got[name][1]
