@@ -221,7 +221,7 @@ def atomic_write(
     Iterator[Path]
         the temporary path to write to
     """
-    path = Path(path)
+    given, path = path, Path(path)
     try:
         if not overwrite and os.path.lexists(path): raise _taken(path)
         path = _place(path, overwrite)

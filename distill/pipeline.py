@@ -89,7 +89,8 @@ def _own_checkpoint(name: str, models_dir: str | Path | None, folder: Path, resu
         what = f'A training of {name!r} is unfinished ({size_text(waiting.size)}, saved {waiting.age})'
         raise UserError(f'{what}: resume it (--resume, resume=True), choose another name, '
                         'or discard it (distill model discard, discard_training).')
-    if resume and not waiting: raise MissingFile(f'There is no unfinished training of {name!r}: train without resuming.')
+    if resume and not waiting:
+        raise MissingFile(f'There is no unfinished training of {name!r}: train without resuming.')
     return CheckpointFile(path, name, str(folder.resolve()))
 
 # %% ../nbs/720_pipeline.ipynb #7e8c85d1

@@ -348,7 +348,8 @@ def read_source(
     """
     if isinstance(x, SourceSound): return x
     file = str(x) if isinstance(x, (str, Path)) else ''
-    sound, name = as_sound(x), printable(file) or 'This sound'
+    sound = Sound(*read_audio(file, LONGEST)) if file else as_sound(x)
+    name = printable(file) or 'This sound'
     channels = np.atleast_2d(sound.samples)
     if not np.isfinite(channels).all(): raise UserError(f'{name} has NaN or infinite samples: repair it first.')
     if sound.seconds > LONGEST:

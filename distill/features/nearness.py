@@ -15,7 +15,7 @@ __all__ = ['NamedSounds', 'Nearness', 'Near']
 # %% ../../nbs/230_features.nearness.ipynb #e816c046
 import torch
 from torch.nn import functional as F
-from ..audio.files import SoundInput, mono
+from ..audio.files import SoundInput, mono, read_source
 from ..core import UserError
 from ..text import counted
 from .mel import Mel
@@ -104,7 +104,7 @@ class Nearness:
         x : SoundInput
             a `Sound`, a file, samples (t,) or (c,t) at 48 kHz, or a pair of samples and their rate in Hz
         """
-        distance, i = self._nearest(self._make_mel(mono(x)))
+        distance, i = self._nearest(self._make_mel(mono(read_source(x) if isinstance(x, (str, Path)) else x)))
         if distance is None: return Near(float('inf'), '', 'unlike the corpus')
         verdict = 'a copy' if distance < self.copy else 'near' if distance <= self.unlike else 'unlike the corpus'
         return Near(distance, self.names[i], verdict)

@@ -22,6 +22,7 @@ from ..core import UserError, make_generator
 from .probe import Probe, probe_from_dict, probe_to_dict, steer
 from ..models.vae import ConvVAE
 from ..text import counted, in_unit
+from ..threads import use_threads
 if TYPE_CHECKING: import pandas as pd
 
 # %% ../../nbs/505_latent.analysis.ipynb #54a3696e
@@ -416,6 +417,7 @@ def _noise_scale(states, counts):
     return max(.05, distance.min(1).values.mean().item()/states.shape[1]**.5)
 
 # %% ../../nbs/505_latent.analysis.ipynb #012d4a7c
+@use_threads()
 @torch.no_grad()
 def analyze(
     net: ConvVAE,

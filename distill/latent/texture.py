@@ -22,6 +22,7 @@ from ..features.mel import Mel, MelConfig
 from .analysis import LatentAnalysis
 from .sampling import sample_starts
 from ..models.vae import ConvVAE, level
+from ..threads import use_threads
 
 # %% ../../nbs/520_latent.texture.ipynb #0bbdaf39
 _BLOCK = 128     # frames made at a time
@@ -270,6 +271,7 @@ def raise_contrast(
     return _raised(decoded, a.spectral_contrast**amount, net, mel.silence)
 
 # %% ../../nbs/520_latent.texture.ipynb #4a556b7a
+@use_threads()
 def measure_texture(
     a: LatentAnalysis,
     net: ConvVAE,

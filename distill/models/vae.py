@@ -98,9 +98,11 @@ class VAEConfig:
         def total(of): return sum(of(part.double()) for m in mels for part in m.split(2**14, 1))
         mean = total(lambda x: x.sum(1))/n                                       # (m,)
         squares = total(lambda x: (x - mean[:, None]).square().sum(1))
-        every = squares.sum() + n*(mean - mean.mean()).square().sum()
-        std = .5*(squares/(n - 1)).sqrt() + .5*(every/(n*len(mean) - 1)).sqrt()   # half the row's own, half of all rows: a dead row stays quiet
-        return replace(self, mean=tuple(mean.tolist()), std=tuple(std.clamp(min=1e-3).tolist()))
+        all_squares = squares.sum() + n*(mean - mean.mean()).square().sum()
+        of_row = (squares/(n - 1)).sqrt()
+        of_all = (all_squares/(n*len(mean) - 1)).sqrt()
+        std = (.5*of_row + .5*of_all).clamp(min=1e-3)                            # a row that is silent stays quiet
+        return replace(self, mean=tuple(mean.tolist()), std=tuple(std.tolist()))
 
 # %% ../../nbs/310_models.vae.ipynb #4a2c9842
 class FrameNorm(nn.Module):

@@ -33,7 +33,7 @@ def _noise(folder: str) -> Corpus:
 def timed_step(
     cfg: TrainConfig = TrainConfig(),
     device: str = 'auto',
-    steps: int = 3,
+    steps: int = 1,
 ) -> float:
     """How many seconds a step takes on this machine now, training on noise
 
@@ -42,7 +42,7 @@ def timed_step(
     cfg : TrainConfig
     device : str
     steps : int
-        the fastest of them counts, for the first one prepares things
+        the fastest of them counts
     """
     with tempfile.TemporaryDirectory() as folder: task = VAETraining(_noise(folder), cfg=cfg, device=device)
     seconds = []
@@ -105,6 +105,7 @@ class Forecast:
         self.steps: float = 1000                          # of the optimizer, in all
         self.recent: deque[tuple[float, int]] = deque()   # when so many of them were done
         self.tried: float | None = None                   # seconds of a step on noise
+        self.named_since = self.start
 
     @property
     def passed(self) -> float:
@@ -171,16 +172,15 @@ class Forecast:
     def preparing(self,
         seconds: float,
     ) -> None:
-        """Foretell the end before the sounds are prepared; where that takes a while, a step is tried
+        """Foretell the end before the sounds are prepared, where somebody watches
 
         Parameters
         ----------
         seconds : float
             of sound
         """
-        if self.tried is None and (self.passed > 1 or seconds > 60): self._try()
-        rest = None
-        if self.tried is not None: rest = (PREPARE_STEPS*seconds + self.steps + FINISH_STEPS)*self.tried
+        if self.show is None: return
+        rest = (PREPARE_STEPS*seconds + self.steps + FINISH_STEPS)*self.step_seconds
         self.tell('preparing the sounds', rest, always=True)
 
     def stepping(self,
@@ -215,9 +215,11 @@ class Forecast:
         total : int
             probes
         """
-        if done == 0: self.named_since = self.clock()
-        rest = FINISH_STEPS*self.step_seconds
-        if done > 0: rest = (self.clock() - self.named_since)*(total - done)/done
+        now, usual = self.clock(), FINISH_STEPS*self.step_seconds
+        if done == 0: self.named_since = now
+        trained = self.recent[-1][0] if self.recent else now
+        rest = max(.2*usual, usual - (now - trained))
+        if done > 0: rest = (now - self.named_since)*(total - done)/done
         self.tell('naming the sliders', rest, always=done in (0, total))
 
     def is_over(self) -> bool:

@@ -89,7 +89,7 @@ class Task:
     kind = 'task'                   # of training, as its checkpoints say
     objective = 'loss'              # which of the losses the net descends
     max_grad_norm = 1.              # gradients with a larger norm are scaled down to it
-    shard = 8                       # examples that one thread computes, at least
+    shard = 16                      # examples that one thread computes, at least
     patience = 0                    # epochs without a better score after which training ends; 0: it goes on
     default_steps = 1000            # optimizer steps where no budget is given
     reference: float | None = None  # the score without any training, where there is such a thing

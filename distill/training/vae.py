@@ -267,7 +267,7 @@ class VAETraining(Task):
         "Mean absolute log-mel error (nats) of the averaged weights on the held-out files, which count alike"
         if not self.held_out: return None
         def error(x): return (self.average.decode(self.average.encode(x)[0]) - x).abs().mean((1, 2))   # (b,)
-        errors = torch.cat(parallel(error, torch.cat(self.held_out).split(8 if self.device.type == 'cpu' else 96)))
+        errors = torch.cat(parallel(error, torch.cat(self.held_out).split(16 if self.device.type == 'cpu' else 96)))
         by_file = [e.mean() for e in errors.split([len(x) for x in self.held_out])]
         return self.all_reduce(torch.stack(by_file).mean().item())
 

@@ -231,7 +231,7 @@ class VocoderTraining(Task):
         a vocoder to begin with, of the same type and mel settings
     """
     kind, objective = 'vocoder', 'generator'
-    shard = 2                                # crops that one thread computes, at least
+    shard = 4                                # crops that one thread computes, at least
     cfg: VocoderConfig
     net: Fourier | HiFiGAN
     average: Fourier | HiFiGAN

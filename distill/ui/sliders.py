@@ -95,7 +95,7 @@ class SliderRows(W.VBox):
         self.rows = {slider.name: SliderRow(slider) for slider in sliders}
         self._random = random.Random(0)
         self.center = panel.button('Center', lambda: self._move(lambda: 0.), 'Move every unlocked slider to 0')
-        self.randomize = panel.button('Randomize', lambda: self._move(self._somewhere),
+        self.randomize = panel.button('Randomize', lambda: self._move(self._random_position),
                                       'Move every unlocked slider to a random position')
         self.free = panel.button('Free', lambda: self._move(lambda: None),
                                  'Let the seed decide every unlocked slider')
@@ -104,7 +104,7 @@ class SliderRows(W.VBox):
 
     def __getitem__(self, name: str) -> SliderRow: return self.rows[name]
 
-    def _somewhere(self): return round(self._random.uniform(-10, 10), 1)
+    def _random_position(self): return round(self._random.uniform(-10, 10), 1)
 
     def _move(self, position: Callable[[], float | None]):
         "Move every unlocked slider"

@@ -169,9 +169,9 @@ class VocoderPanel(TrainingPanel):
         self.start = self.button('Start', self.begin, 'Train a vocoder', button_style='primary', icon='play')
         self.resume = self.button('Resume', lambda: self.begin(resume=True),
                                   "Continue the unfinished training in the model's file", button_style='primary')
-        self.replace = self.button('Replace', self._ask, 'Train another vocoder in place of the present one')
+        self.replace = self.button('Replace', self._ask_to_replace, 'Train another vocoder in place of the present one')
         self.yes = self.button('Yes, replace it', lambda: self.begin(force=True), button_style='warning')
-        self.no = self.button('No', self._withdraw, 'Leave it as it is')
+        self.no = self.button('No', self._withdraw_question, 'Leave it as it is')
         self.play = self.button('Play it', self.open_model, 'Load the model with its new vocoder',
                                 button_style='success')
         return row(self.start, self.stop, self.resume, self.replace, self.yes, self.no, self.play)
@@ -204,25 +204,25 @@ class VocoderPanel(TrainingPanel):
             self.type.value = work.settings.get('type', self.type.value)
         self.follow(work)
 
-    def _asked(self):
+    def _arguments(self):
         "The arguments of `bundle_vocoder` that the controls show"
         return {**self.settings, 'type': self.type.value, 'minutes': self.minutes.value or None}
 
     def _estimate(self):
         "Find out what the training would take, unless that is being done"
-        self._withdraw()
+        self._withdraw_question()
         self._update()
         busy = self.running or self.estimate and self.estimate.state == 'running'
         if self.model is None or self.corpus is None or busy: return
         how = dict(resume=True) if unfinished(self.model) else dict(force=True)
-        self.estimate = Estimate(self.model, self.corpus, self._estimated, **self._asked(), **how)
+        self.estimate = Estimate(self.model, self.corpus, self._estimated, **self._arguments(), **how)
         self._update()
 
     def _estimated(self, estimate: Estimate):
         "Show what it would take; look again if something else is wanted by now"
         if self.running: return
         same_model = self.model is not None and estimate.path == self.model.path
-        same_settings = not self._asked().items() - estimate.settings.items()
+        same_settings = not self._arguments().items() - estimate.settings.items()
         if not (same_model and same_settings and estimate.corpus == self.corpus): self._estimate()
         elif estimate.error: self.show_error(estimate.error)
         self._update()
@@ -247,17 +247,17 @@ class VocoderPanel(TrainingPanel):
         if self.model is None: raise UserError('No model is chosen: enter its name, id or file.')
         corpus = self.sounds.require()
         self.model = load_model(find_model(self.model))
-        if self.model.vocoder_state and not resume and not force: return self._ask()
-        self._withdraw()
+        if self.model.vocoder_state and not resume and not force: return self._ask_to_replace()
+        self._withdraw_question()
         self.estimate = None   # it was of what was wanted before
-        self.follow(VocoderTraining(self.model, corpus, resume=resume, force=force, **self._asked()))
+        self.follow(VocoderTraining(self.model, corpus, resume=resume, force=force, **self._arguments()))
 
     def open_model(self) -> None:
         "Play the model with its vocoder"
         if self.model is None: raise UserError('No model is chosen: enter its name, id or file.')
         self.play_model(find_model(self.model))
 
-    def _ask(self):
+    def _ask_to_replace(self):
         "Ask before a vocoder is replaced"
         name, waiting = self.model.metadata.name, unfinished(self.model)
         kind = _TYPE_NAMES.get(self.model.vocoder_state['type'])
@@ -268,7 +268,7 @@ class VocoderPanel(TrainingPanel):
         show(self.yes)
         show(self.no)
 
-    def _withdraw(self):
+    def _withdraw_question(self):
         "Take the question back"
         show(self.yes, False)
         show(self.no, False)
