@@ -3,10 +3,12 @@ CUDA; by pip, uv and pipx. (test_wheel.py has the fast kind: an environment whos
 
     .venv/bin/pytest -m slow tests/test_install.py       # minutes; downloads up to 8 GB, and needs 15 GB of disk
 """
-import json, os, shutil, subprocess, sys, venv
+import functools, json, os, shutil, subprocess, sys, venv
 from importlib import metadata
 from pathlib import Path
+import numpy as np
 import pytest
+import soundfile as sf
 import install
 from test_wheel import built, requirements, wheel  # noqa: F401 (two are fixtures)
 
@@ -65,19 +67,23 @@ def run(*command, **more):
     return r.stdout
 
 @pytest.fixture(scope='module')
-def tools(tmp_path_factory):
-    "Where uv and pipx are"
-    d = tmp_path_factory.mktemp('tools')/'env'
-    venv.create(d, with_pip=True)
-    run(d/'bin'/'python', '-m', 'pip', 'install', '-q', 'uv', 'pipx')
-    return d/'bin'
+def tool(tmp_path_factory):
+    "A program from PyPI, in an environment of its own: pipx would use an uv beside it"
+    @functools.cache
+    def get(name):
+        d = tmp_path_factory.mktemp(name)/'env'
+        venv.create(d, with_pip=True)
+        run(d/'bin'/'python', '-m', 'pip', 'install', '-q', name)
+        return d/'bin'/name
+    return get
 
 def by_uv(resolution):
     "A kind of environment: what uv makes with the highest versions of what the wheel requires, or with the lowest"
-    def make(tools, wheel, d):
-        run(tools/'uv', 'venv', '-q', '--python', sys.executable, d/'env')
-        install = tools/'uv', 'pip', 'install', '-q', '--python', d/'env'/'bin'/'python', '--resolution', resolution
-        run(*install, wheel, *requirements(wheel))
+    def make(tool, wheel, d):
+        uv, python = tool('uv'), d/'env'/'bin'/'python'
+        run(uv, 'venv', '-q', '--python', sys.executable, d/'env')
+        options = '--resolution', resolution, '--python', python
+        run(uv, 'pip', 'install', '-q', *options, wheel, *requirements(wheel))
         return d/'env'
     return make
 
@@ -87,14 +93,14 @@ def without_cuda():
     if not any(t.endswith('+cpu') for t in torch): pytest.skip(reason)
     return torch
 
-def by_pip(tools, wheel, d):
+def by_pip(tool, wheel, d):
     venv.create(d/'env', with_pip=True)
     run(d/'env'/'bin'/'python', '-m', 'pip', 'install', '-q', wheel, *without_cuda())
     return d/'env'
 
-def by_pipx(tools, wheel, d):
+def by_pipx(tool, wheel, d):
     home = dict(PIPX_HOME=str(d/'pipx'), PIPX_BIN_DIR=str(d/'bin'), PIPX_DEFAULT_PYTHON=sys.executable)
-    run(tools/'pipx', 'install', wheel, '--pip-args', ' '.join(without_cuda()), **home)
+    run(tool('pipx'), 'install', wheel, '--pip-args', ' '.join(without_cuda()), **home)
     assert 'First steps' in run(d/'bin'/'distill', '--help')
     return d/'pipx'/'venvs'/'distill'
 
@@ -104,9 +110,9 @@ def size(folder): return sum(f.stat().st_size for f in folder.rglob('*') if f.is
 
 @pytest.mark.slow
 @pytest.mark.parametrize('kind', KINDS)
-def test_a_new_environment(kind, tools, wheel, tmp_path, record_property):
+def test_a_new_environment(kind, tool, wheel, tmp_path, record_property):
     "Everything imports, the doctor finds nothing wrong, and the demo goes the whole way"
-    env = KINDS[kind](tools, wheel, tmp_path)
+    env = KINDS[kind](tool, wheel, tmp_path)
     bytes_taken, home = size(env), dict(HOME=str(tmp_path))
     if kind.endswith('cpu'):
         assert bytes_taken <= 1.5e9 and not list(env.glob('lib/python*/site-packages/nvidia*'))
@@ -114,8 +120,9 @@ def test_a_new_environment(kind, tools, wheel, tmp_path, record_property):
     found = json.loads(run(env/'bin'/'distill', 'doctor', '--json', **home))
     assert found['wrong'] == []
     run(env/'bin'/'distill', 'demo', '--steps', '5', '--out', tmp_path/'demo', **home)
-    new, = list((tmp_path/'demo').glob('*.wav'))[:1]
-    run(env/'bin'/'distill', 'replay', new, '--out', tmp_path, '--models-dir', tmp_path/'demo'/'models', **home)
+    made, again = tmp_path/'demo'/'takes'/'take-1.wav', tmp_path/'take-1-again.wav'
+    run(env/'bin'/'distill', 'replay', made, '--out', tmp_path, '--models-dir', tmp_path/'demo'/'models', **home)
+    assert np.array_equal(sf.read(made)[0], sf.read(again)[0])
     versions, filters = found['versions'], found['filters']
     what = f"torch {versions['torch']}, torchaudio {versions['torchaudio']}, filters: {filters[:60]}"
     record_property('figure', f"installed, {kind}: {bytes_taken/1e9:.2f} GB, {what}")
