@@ -1,5 +1,5 @@
-"""The package installed for real, in a new environment of each kind: beside the oldest and the newest torch, and without
-CUDA; by pip, uv and pipx. (test_wheel.py has the fast kind: an environment whose packages are links.)
+"""The package installed for real, in a new environment of each kind: beside the oldest and the newest torch, and
+without CUDA; by pip, uv and pipx. (test_wheel.py has the fast kind: an environment whose packages are links.)
 
     .venv/bin/pytest -m slow tests/test_install.py       # minutes; downloads up to 8 GB, and needs 15 GB of disk
 """

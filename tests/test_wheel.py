@@ -1,8 +1,8 @@
-"""What a user gets: the wheel, built from the source distribution and installed with its dependencies alone, and its types.
+"""What a user gets: the wheel, built from the source distribution, with its dependencies alone, and its types.
 
-Installing torch again would take gigabytes, so the environment is new and the dependencies in it are links: exactly those
-packages that the wheel requires, and what they require, from the environment that runs the tests. (test_install.py
-installs them for real.)
+Installing torch again would take gigabytes, so the environment is new and the dependencies in it are links: exactly
+those packages that the wheel requires, and what they require, from the environment that runs the tests.
+(test_install.py installs them for real.)
 """
 import json, os, re, shutil, subprocess, sys, tarfile, venv, zipfile
 from functools import partial
@@ -211,7 +211,8 @@ CHECKERS = [mypy, pytest.param(pyright, marks=needs_node)]
 @pytest.mark.parametrize('how', ['editable', 'wheel'])
 def test_a_users_script_is_understood(how, checker, place, tmp_path):
     "A script that uses the library as it should be used has no errors, and each wrong use has one, at its line"
-    python = sys.executable if how == 'editable' else place('python', '-c', 'import sys; print(sys.executable)').stdout.strip()
+    python = sys.executable
+    if how == 'wheel': python = place('python', '-c', 'import sys; print(sys.executable)').stdout.strip()
     (tmp_path/'right.py').write_text(RIGHT)
     (tmp_path/'wrong.py').write_text(HEAD + '\n'.join(WRONG) + '\n')
     r = subprocess.run(checker(python, 'right.py', 'wrong.py'), cwd=tmp_path, capture_output=True, text=True)

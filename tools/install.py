@@ -66,7 +66,7 @@ def main() -> None:
     print(reason, flush=True)
     subprocess.run([*PIP, 'install', '-q', '--upgrade', 'pip'], check=True)   # a new pip takes a third of the time
     quiet = [] if sys.stdout.isatty() else ['-q']                             # somebody who waits sees how far it is
-    lazy = [] if sys.dont_write_bytecode else ['--no-compile']                # Python keeps what it compiles when needed
+    lazy = [] if sys.dont_write_bytecode else ['--no-compile']                # Python compiles what it comes to need
     command = [*PIP, 'install', *quiet, *lazy, '-e', f'{ROOT}[{a.extras}]', *torch]
     sys.exit(subprocess.run(command).returncode)
 
