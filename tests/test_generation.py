@@ -1,6 +1,6 @@
 "Generating: one code path for Python, command and panel; long sounds in bounded memory; takes from several processes; whatever is saved can be made again"
 import json, os, subprocess, sys
-from dataclasses import asdict
+from dataclasses import asdict, fields
 import numpy as np
 import pytest
 import soundfile as sf
@@ -62,6 +62,12 @@ def test_python_command_and_panel_give_the_same_samples(place, tmp_path, space):
         r = CliRunner().invoke(app, ['generate', str(path), *way, '--seed', '11', '--bits', '32', '--out', str(tmp_path), '--models-dir', str(home/'models'), '--no-history'])
         assert r.exit_code == 0, r.output
         assert np.array_equal(read_audio(r.stdout.strip())[0].squeeze(0).numpy(), ours)
+
+
+def test_the_command_takes_every_option_of_a_recipe():
+    from distill.cli.generate import RecipeOptions
+    missing = {f.name for f in fields(Recipe)} - {f.name for f in fields(RecipeOptions)}
+    assert missing == {'to', 'position', 'models'}     # the options of morph and blend
 
 
 @pytest.fixture(scope='module')
