@@ -33,7 +33,7 @@ from .threads import use_threads
 from .training.forecast import Forecast, Outlook
 from .training.lock import TrainingLock, is_main_process
 from .training.loop import CheckpointFile, Record, check_budget, fit
-from .training.plan import TrainConfig
+from .training.plan import TrainConfig, default_steps
 from .training.plan import preset as settings_of
 from .training.vae import VAETraining
 from .training.vocoder import Plan, VocoderConfig, VocoderTraining
@@ -178,10 +178,11 @@ def train_model(
         forecast.check_minutes()
         if not isinstance(corpus, Corpus): corpus = Corpus(corpus, progress=forecast.reading)
         if opened: opened(corpus)
+        cfg = cfg or settings_of(preset, corpus, device, seed=seed)
+        forecast.steps = steps or (math.inf if minutes else default_steps(corpus, cfg))
         forecast.preparing(corpus.seconds)
-        training = task(corpus, cfg=cfg or settings_of(preset, corpus, device, seed=seed), device=device)
+        training = task(corpus, cfg=cfg, device=device)
         forecast.check_minutes()
-        forecast.steps = steps or (math.inf if minutes else training.default_steps)
         def stop_now() -> bool:
             forecast.stepping(training.done)
             return bool(stop and stop())

@@ -105,7 +105,7 @@ class Forecast:
         self.steps: float = 1000                          # of the optimizer, in all
         self.recent: deque[tuple[float, int]] = deque()   # when so many of them were done
         self.tried: float | None = None                   # seconds of a step on noise
-        self.named_since = self.start
+        self.read_since = self.named_since = self.start
 
     @property
     def passed(self) -> float:
@@ -144,7 +144,7 @@ class Forecast:
         now = self.clock()
         if self.show is None or now - self.shown < .1 and not always: return
         self.shown = now
-        passed = now - self.start
+        passed, eta = now - self.start, None if eta is None else max(0., eta)
         done = 0. if eta is None else passed/(passed + eta) if eta else 1.
         self.show(Outlook(what, done, eta))
 
@@ -164,9 +164,12 @@ class Forecast:
         name : str
             of the last one
         """
+        if done == 1: self.read_since = self.clock()
         if self.tried is None and self.passed > 1: self._try()
         rest = None
-        if self.tried is not None: rest = self.passed*(total - done)/done + (self.steps + FINISH_STEPS)*self.tried
+        if self.tried is not None:
+            files = (self.clock() - self.read_since)*(total - done)/max(1, done - 1)
+            rest = min(files + (self.steps + FINISH_STEPS)*self.tried, self.end - self.clock())
         self.tell(f'reading the sounds: {done} of {total}', rest)
 
     def preparing(self,
@@ -180,7 +183,7 @@ class Forecast:
             of sound
         """
         if self.show is None: return
-        rest = (PREPARE_STEPS*seconds + self.steps + FINISH_STEPS)*self.step_seconds
+        rest = min((PREPARE_STEPS*seconds + self.steps + FINISH_STEPS)*self.step_seconds, self.end - self.clock())
         self.tell('preparing the sounds', rest, always=True)
 
     def stepping(self,
@@ -199,7 +202,7 @@ class Forecast:
         of = '' if self.steps == math.inf else f' of {self.steps}'
         rest = None
         if len(self.recent) > 2 or self.tried is not None:
-            rest = min((max(0, self.steps - done) + FINISH_STEPS)*self.step_seconds, max(0., self.end - now))
+            rest = min((max(0, self.steps - done) + FINISH_STEPS)*self.step_seconds, self.end - now)
         self.tell(f'step {done}{of}', rest)
 
     def naming(self,
