@@ -190,13 +190,13 @@ MOST_OPS = 400_000
 
 def _check_pickle(data: bytes) -> None:
     "Raise unless a pickle's instructions only describe plain values and tensors"
-    end = 0
+    end: int | None = 0
     for n, (op, arg, end) in enumerate(pickletools.genops(data)):
         if n > MOST_OPS: raise ArchiveError('its pickle is too long')
         if op.name not in _OPS: raise ArchiveError(f'unsafe content: the pickle instruction {op.name}')
         if op.name == 'GLOBAL' and arg not in _GLOBALS:
             raise ArchiveError(f"unsafe content: {str(arg).replace(' ', '.')[:80]}")
-    if end + 1 != len(data): raise ArchiveError('unsafe content: more than one pickle')
+    if end != len(data) - 1: raise ArchiveError('unsafe content: more than one pickle')
 
 # %% ../nbs/015_archive.ipynb #0dba6ab9
 _OF_TORCH = re.compile('data.pkl|data/[0-9]+|version|byteorder')   # the records that hold contents

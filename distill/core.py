@@ -137,7 +137,7 @@ def rename_new(
         os.unlink(path)
         raise
 
-# %% ../nbs/000_core.ipynb #0e2ae69a
+# %% ../nbs/000_core.ipynb #7be9a0d4
 def try_lock(
     fd: int,
     shared: bool = False,
@@ -161,15 +161,8 @@ def try_lock(
     except (OSError, AttributeError): return None
     return True
 
-def _new_temporary(path):
-    "A new, locked file beside `path` and its descriptor; tried again if it was swept before it was locked"
-    while True:
-        tmp = path.with_name(f'.{path.stem[:40]}.{uuid.uuid4().hex[:12]}.tmp{path.suffix}')
-        fd = os.open(tmp, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666)
-        if try_lock(fd) is not False and tmp.exists(): return tmp, fd
-        os.close(fd)
-
-def _place(path, overwrite):
+# %% ../nbs/000_core.ipynb #c3d815fa
+def _place(path: Path, overwrite: bool) -> Path:
     "Where to write: the file itself if `path` is a link to it; `WriteError` if it must stay as it is"
     if not overwrite: return path
     if path.is_symlink(): path = Path(os.path.realpath(path))
@@ -187,6 +180,15 @@ def _inherit(tmp, path):
     os.chmod(tmp, mode)
     for name in os.listxattr(path) if hasattr(os, 'listxattr') else ():
         with contextlib.suppress(OSError): os.setxattr(tmp, name, os.getxattr(path, name))
+
+# %% ../nbs/000_core.ipynb #0e2ae69a
+def _new_temporary(path):
+    "A new, locked file beside `path` and its descriptor; tried again if it was swept before it was locked"
+    while True:
+        tmp = path.with_name(f'.{path.stem[:40]}.{uuid.uuid4().hex[:12]}.tmp{path.suffix}')
+        fd = os.open(tmp, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666)
+        if try_lock(fd) is not False and tmp.exists(): return tmp, fd
+        os.close(fd)
 
 def _put_in_place(tmp, path, overwrite):
     "Flush a finished temporary file and give it its final name"
@@ -221,7 +223,7 @@ def atomic_write(
     Iterator[Path]
         the temporary path to write to
     """
-    given, path = path, Path(path)
+    path = Path(path)
     try:
         if not overwrite and os.path.lexists(path): raise _taken(path)
         path = _place(path, overwrite)

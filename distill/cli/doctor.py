@@ -179,7 +179,7 @@ def self_test(
             raise UserError('A generated sound has the wrong length or values: this installation is damaged.')
     return SelfTest(str(task.device), step_seconds, crops_seconds, 1000*step_seconds/60, sound_seconds)
 
-# %% ../../nbs/920_cli.doctor.ipynb #154bc644
+# %% ../../nbs/920_cli.doctor.ipynb #6ad20fb7
 def _folders(models_dir: Path | None, wrong: list[str]) -> dict[str, dict[str, Any]]:
     "The folders that distill writes to; what is wrong with them is added to `wrong`"
     found: dict[str, dict[str, Any]] = {}
@@ -205,6 +205,7 @@ def _temporary_folder() -> Path:
     except FileNotFoundError:
         raise UserError('There is no folder for temporary files: name one (the variable TMPDIR).') from None
 
+# %% ../../nbs/920_cli.doctor.ipynb #154bc644
 def doctor(
     device: Annotated[str, option('distill.cli.doctor.self_test', 'device', words=DEVICES)] = 'auto',
     models_dir: ModelsDir = None,
@@ -214,7 +215,8 @@ def doctor(
 
     It trains and generates something tiny, for about five seconds. The exit code is 1 if something is wrong.
 
-    JSON: {"versions", "devices", "formats", "filters", "busy_cores", "library", "cache", "temporary", "self_test", "wrong"};
+    JSON: {"versions", "devices", "formats", "filters", "busy_cores", "library", "cache", "temporary", "self_test",
+    "wrong"};
     wrong is a list of sentences, empty if all is well.
 
     \b

@@ -327,6 +327,7 @@ def verify(
         keys = 'name', 'model_id', 'path', 'why'
         print_json([dict(zip(keys, row), ok=not row[-1]) for row in found])
     else:
-        print_table(['Name', 'File', 'Result'], [[name, printable(path.name), why or 'ok'] for name, _, path, why in found])
+        rows = [[name, printable(path.name), why or 'ok'] for name, _, path, why in found]
+        print_table(['Name', 'File', 'Result'], rows)
     damaged = sum(bool(why) for *_, why in found)
     if damaged: raise UserError(f'Damaged: {damaged} of {counted(len(found), "file")}. Delete or replace them.')

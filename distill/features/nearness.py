@@ -7,6 +7,7 @@ each other"""
 from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 # %% auto #0

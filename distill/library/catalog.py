@@ -77,7 +77,8 @@ class ModelLibrary:
     def __contains__(self, model_id: str) -> bool:
         return bool(self._index.query('SELECT 1 FROM models WHERE model_id = ? LIMIT 1', model_id))
 
-    def __repr__(self) -> str: return f'ModelLibrary({printable(self.folder.name)}): {counted(len(self), "model")}'
+    def __repr__(self) -> str:
+        return f'ModelLibrary({printable(self.folder.name)}): {counted(len(self), "model")}'
 
     def _repr_html_(self) -> str:
         "A table of the 50 newest models"

@@ -81,7 +81,7 @@ class _HistoryIndex(FolderIndex):
 
 # %% ../../nbs/640_library.history.ipynb #171f2600
 HISTORY_LIMIT = 10**9             # bytes
-_OURS = re.compile(r'\d{8}T\d+-')  # how the names of takes begin: with their time; those to keep begin with their folder
+_OURS = re.compile(r'\d{8}T\d+-')   # how the names of takes begin that were not kept: with their time
 
 class History:
     """The takes that were made with the models of a library

@@ -20,7 +20,7 @@ __all__ = ['Rows', 'TROUBLE', 'SELECT_ENTRIES', 'stored', 'given_back', 'IndexFi
 from ..core import MissingFile, printable
 from .card import CANNOT_READ, MODEL_FILE_EXTENSION, ModelEntry, file_facts, read_card
 
-# %% ../../nbs/615_library.index.ipynb #b7e7670c
+# %% ../../nbs/615_library.index.ipynb #d1a37e60
 Rows = dict[str, tuple[Any, ...]]  # what is known about one file: table -> values of its columns
 
 def stored(
@@ -58,6 +58,7 @@ def given_back(
     """
     return tuple(v.decode(errors='surrogatepass') if isinstance(v, bytes) else v for v in values)
 
+# %% ../../nbs/615_library.index.ipynb #b7e7670c
 class IndexFile:
     """An SQLite file of tables that have a row for each file, or a database in memory in its place
 
@@ -358,7 +359,8 @@ class FolderIndex:
         except FileNotFoundError:
             if not os.path.islink(self.folder/file): return None
             why = 'it is a link to a file that is not there'
-        except (ValueError, ArithmeticError, OSError) as e: why = getattr(e, 'why', '') or getattr(e, 'reason', '') or str(e)
+        except (ValueError, ArithmeticError, OSError) as e:
+            why = getattr(e, 'why', '') or getattr(e, 'reason', '') or str(e)
         if not os.access(self.folder/file, os.R_OK) and not why.startswith(CANNOT_READ): why = f'{CANNOT_READ}: {why}'
         unknown = len(self.tables[self._main].split()) - 4
         return {self._main: (file, size, mtime_ns, *[None]*unknown, printable(why))}

@@ -215,12 +215,13 @@ class VAETraining(Task):
     def _mel(self, corpus: Corpus, i: int) -> torch.Tensor: # (m,f)
         "The log mel of a sound, on the device: a minute at a time, and around it what its first and last frames need"
         hop, n_fft = self.mel.cfg.hop, self.mel.cfg.n_fft
-        minute, margin, parts = 60*48_000//hop, -(-n_fft//hop), []
-        for first in range(0, -(-corpus.lengths[i]//hop), minute):
+        minute, margin, frames = 60*48_000//hop, -(-n_fft//hop), -(-corpus.lengths[i]//hop)
+        mel = torch.empty(self.mel.cfg.n_mels, frames, device=self.device)
+        for first in range(0, frames, minute):
             begin = max(0, first - margin)
             x = corpus.read(i, begin*hop, (first + minute + margin)*hop)
-            parts.append(self.mel(x[None].to(self.device))[0, :, first - begin:first - begin + minute])
-        return torch.cat(parts, 1) if len(parts) > 1 else parts[0]
+            mel[:, first:first + minute] = self.mel(x[None].to(self.device))[0, :, first - begin:first - begin + minute]
+        return mel
 
     def batch(self) -> Crops:
         "The next crops"

@@ -263,6 +263,13 @@ class VocoderTraining(Task):
         self.scores = {v.name: self._distance(v) for v in (GriffinLim(self.mel), Base(self.mel))}   # without training
         self.reference = self.scores['griffin-lim']
 
+    @torch.no_grad()
+    def _distance(self, vocoder: Vocoder | Fourier | HiFiGAN) -> float | None:
+        "Mean distance of held-out sounds from what a vocoder makes of their mels; None where nothing is held out"
+        def distance(s): return mr_stft(vocoder(s.mel), s.sound).item()
+        far = parallel(distance, self.held_out)
+        return sum(far)/len(far) if far else None
+
     def _example(self, x: torch.Tensor) -> Example: # (t,)
         "A sound, its mel and its phases"
         return make_example(x, self.mel, self.cfg.frames, self.low_steps)
@@ -287,6 +294,16 @@ class VocoderTraining(Task):
         if preset.scales: self.shard = self.cfg.batch   # spectral norm keeps a state: one thread at a time
         params = self.discriminators.parameters()
         self.discriminator_optimizer = torch.optim.AdamW(params, self.cfg.lr/5, betas=(.8, .99))
+
+    def score(self) -> float | None:
+        "The averaged weights' distance on the held-out sounds"
+        return self._distance(self.average)
+
+    @torch.no_grad()
+    def preview(self) -> tuple[torch.Tensor, torch.Tensor]: # (t,), (t,)
+        "A held-out sound (else a learned one), and what the averaged weights make of it"
+        example = (self.held_out or self.sounds)[0]
+        return example.sound[0], self.average(example.mel)[0]
 
     def batch(self) -> Example:
         "The next crops, with phases of all bins where phases are needed"
@@ -370,23 +387,6 @@ class VocoderTraining(Task):
     def _autocast(self) -> AbstractContextManager[Any]:
         "bfloat16 for the discriminators, where asked for; what makes the sound stays exact, for its quiet parts"
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.cfg.bf16 and self.device.type == 'cuda')
-
-    @torch.no_grad()
-    def _distance(self, vocoder: Vocoder | Fourier | HiFiGAN) -> float | None:
-        "Mean distance of held-out sounds from what a vocoder makes of their mels; None where nothing is held out"
-        def distance(s): return mr_stft(vocoder(s.mel), s.sound).item()
-        far = parallel(distance, self.held_out)
-        return sum(far)/len(far) if far else None
-
-    def score(self) -> float | None:
-        "The averaged weights' distance on the held-out sounds"
-        return self._distance(self.average)
-
-    @torch.no_grad()
-    def preview(self) -> tuple[torch.Tensor, torch.Tensor]: # (t,), (t,)
-        "A held-out sound (else a learned one), and what the averaged weights make of it"
-        example = (self.held_out or self.sounds)[0]
-        return example.sound[0], self.average(example.mel)[0]
 
     def vocoder_state(self,
         history: list[dict[str, Any]],
