@@ -137,7 +137,8 @@ class Pace:
         return items*sum(max(0., t - fastest) for times in self.seconds.values() for t in times)
 
 # %% ../nbs/020_threads.ipynb #1fc11507
-_A, _B = TypeVar('_A'), TypeVar('_B')
+_A = TypeVar('_A')
+_B = TypeVar('_B')
 
 def _begin_helper() -> None:
     _set_threads(1)

@@ -202,7 +202,8 @@ def run_phases(
             if progress: progress(Progress(done, phase.what, left))
 
 # %% ../../nbs/740_evaluation.evaluate.ipynb #0733a786
-_A, _B = TypeVar('_A'), TypeVar('_B')
+_A = TypeVar('_A')
+_B = TypeVar('_B')
 
 _AS_AUDIO = 12           # sounds that are reconstructed as audio
 _AS_AUDIO_SECONDS = 3.   # of each of them
