@@ -40,7 +40,7 @@ def _own_folders():
 @pytest.fixture
 def unnamed(monkeypatch):
     "Sliders without names, for tests of something else: naming takes longer than a short training"
-    monkeypatch.setattr('distill.pipeline.name_sliders', lambda model: model.analysis)
+    monkeypatch.setattr('distill.pipeline.name_sliders', lambda model, **_: model.analysis)
 
 
 def pytest_addoption(parser):
