@@ -4,13 +4,14 @@
 
 # %% ../../nbs/110_audio.demo.ipynb #90122aa4
 from __future__ import annotations
-import os, uuid
+import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable, TypeAlias
 import numpy as np
 import soundfile as sf
 from numpy.typing import NDArray
+from ..core import ExistingFile, rename_new
 
 # %% auto #0
 __all__ = ['Voice', 'FAMILIES', 'pluck', 'bell', 'kick', 'hat', 'swell', 'wind', 'bar', 'Family', 'demo_corpus']
@@ -170,11 +171,14 @@ def _sound(family, knobs, rng): # -> (t,c) in [-1,1]
 
 # %% ../../nbs/110_audio.demo.ipynb #95cbde37
 def _write(path, x, family):
-    "Write a sound so that it appears under its name when it is whole"
+    "Write a sound so that it appears under its name when it is whole; `ExistingFile` if another one has this name"
     tmp = path.with_name(f'.{uuid.uuid4().hex}{path.suffix}')
     try:
         sf.write(tmp, x, family.rate, subtype=family.subtype)
-        os.replace(tmp, path)
+        if path.is_file() and path.read_bytes() == tmp.read_bytes(): return
+        rename_new(tmp, path)
+    except FileExistsError:
+        raise ExistingFile(f'There is another file {path} already: choose another folder.') from None
     finally: tmp.unlink(missing_ok=True)
 
 def demo_corpus(
@@ -186,7 +190,7 @@ def demo_corpus(
     Parameters
     ----------
     folder : str | Path
-        created if missing; other files in it are left alone
+        created if missing; what else is in it is left alone
     seed : int
         another seed makes other sounds of the same families
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 import typer
 from .shell import (
     DEVICES, AsJson, ModelsDir, Progress, interruptible, is_main, note, option, print_json, print_table, program)
-from ..core import free_names, write_error
+from ..core import UserError, free_names, write_error
 from ..library.unfinished import find_unfinished
 from ..text import counted, duration_text
 if TYPE_CHECKING:
@@ -180,6 +180,7 @@ def demo(
     sounds, models = out/'sounds', out/'models'
     note(f'1  Making example sounds in {sounds}')
     try: demo_corpus(sounds, seed)
+    except UserError: raise
     except OSError as e: raise write_error(sounds, e) from e
     note('2  Training on them')
     resume = find_unfinished('demo', models) is not None
