@@ -20,8 +20,10 @@ from distill.generation.presets import presets
 from distill.generation.recipe import Recipe
 from distill.library.catalog import ModelLibrary
 from distill.library.history import History
+from distill.library.unfinished import checkpoint_path
 from distill.models.metadata import ModelMetadata, VocoderInfo
 from distill.models.persistence import load_model, save_model
+from distill.training.lock import TrainingLock
 from distill.training.loop import read_checkpoint
 from distill.ui import (
     CorpusPanel, LibraryPanel, ModelPanel, Player, TrainPanel, VocoderPanel, _lazy, gallery, loss_curves)
@@ -686,6 +688,22 @@ def test_stop_now_leaves_a_whole_checkpoint(sounds, tmp_path):
     assert unfinished_model(p.training.checkpoint).net.cfg.n_mels == MelConfig().n_mels
     p.discard.click()
     assert is_shown(p.start) and not p.training.checkpoint.exists()
+
+def test_unfinished_trainings_in_the_library_panel(library):
+    "What was interrupted, and what runs, with size and age; names of strangers are not HTML"
+    p = LibraryPanel(library)
+    assert p.table.unfinished.value == ''
+    storm, rain = checkpoint_path(library, '<b>storm'), checkpoint_path(library, 'rain')
+    storm.parent.mkdir()
+    storm.write_bytes(b'x'*2_000_000)
+    with TrainingLock(rain.with_name(f'{rain.name}.lock'), 'rain', 'sounds/rain'):
+        p.table.again.click()
+    shown = p.table.unfinished.value
+    assert 'Unfinished trainings (2)' in shown and 'running in this process' in shown and 'interrupted' in shown
+    assert '2.0 MB' in shown and '0 s ago' in shown and 'sounds/rain' in shown and '<b>' not in shown
+    storm.unlink()
+    p.table.again.click()
+    assert p.table.unfinished.value == ''
 
 def test_a_kernel_that_ends_ends_its_training(sounds, tmp_path):
     code = f"""import time
