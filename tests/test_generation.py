@@ -160,9 +160,12 @@ def test_the_command_with_everything_and_replay(place, tmp_path):
     assert [f['seed'] for f in facts] == [2, 3] and all(f['problems'] == [] for f in facts)
     ours = generate(load_model(path), seconds=1.3, seed=3, like=like, variation=.5, density=5., width=.4, azimuth=30., rate=44_100)
     assert differs(ours, facts[1]['path']) == 0
-    r = CliRunner().invoke(app, ['replay', facts[1]['path'], '--models-dir', str(home/'models'), '--json'])
-    assert r.exit_code == 0, r.output
-    assert json.loads(r.stdout)['differs'] == 0
+    for names in (['again'], ['again', 'again_1'], ['again', 'again_1']):
+        own = ['--overwrite']*(len(names) > 1 and (tmp_path/'new'/'Rain-seed3-again_1.flac').exists())
+        r = CliRunner().invoke(app, ['replay', facts[1]['path'], '--models-dir', str(home/'models'), '--out', str(tmp_path/'new'), *own, '--json'])
+        assert r.exit_code == 0, r.output
+        assert json.loads(r.stdout)['differs'] == 0
+        assert sorted(f.stem for f in (tmp_path/'new').iterdir()) == [f'Rain-seed3-{name}' for name in names]
     assert len(History(home/'models').df(like.stem)) == 2
 
 

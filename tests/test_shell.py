@@ -13,7 +13,7 @@ BEHIND = {   # a command's words -> the functions whose parameters its options s
               'distill.generation.sounds.save_sound'],
     'blend': ['distill.generation.sounds.blend', 'distill.models.persistence.load_model',
               'distill.generation.sounds.save_sound'],
-    'replay': ['distill.generation.replay.replay'],
+    'replay': ['distill.generation.replay.replay', 'distill.generation.sounds.save_sound'],
     'history': ['distill.library.history.History.df'],
     'doctor': ['distill.cli.doctor.self_test'],
     'model list': ['distill.library.catalog.ModelLibrary.search', 'distill.library.catalog.ModelLibrary.df'],

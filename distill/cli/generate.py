@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from distill.generation.recipe import Recipe
 
 # %% auto #0
-__all__ = ['Seed', 'Width', 'Azimuth', 'Rate', 'Vocoder', 'Sliders', 'FORMATS', 'slider_positions', 'RecipeOptions',
-           'Output', 'generate', 'morph', 'model_and_weight', 'blend', 'replay', 'history']
+__all__ = ['Seed', 'Width', 'Azimuth', 'Rate', 'Vocoder', 'Overwrite', 'Sliders', 'FORMATS', 'slider_positions',
+           'RecipeOptions', 'Output', 'generate', 'morph', 'model_and_weight', 'blend', 'replay', 'history']
 
 # %% ../../nbs/930_cli.generate.ipynb #c3e9b0a2
 _GENERATE = 'distill.generation.sounds.generate'
@@ -31,6 +31,7 @@ Width = Annotated[float, option(_GENERATE, 'width')]
 Azimuth = Annotated[Optional[float], option(_GENERATE, 'azimuth')]
 Rate = Annotated[int, option(_GENERATE, 'rate', words=('44100', '48000', '96000'))]
 Vocoder = Annotated[str, option(_GENERATE, 'vocoder', words=VOCODERS)]
+Overwrite = Annotated[bool, typer.Option('--overwrite', help='Replace files of the same name. Default: new names.')]
 Sliders = Annotated[Optional[list[str]], typer.Option('--slider', metavar='NAME=VALUE', help=(
     'Position of a slider, from -10 to 10; the seed decides the others. May be given several times.'))]
 
@@ -112,6 +113,7 @@ class Output:
     device: Annotated[str, option('distill.models.persistence.load_model', 'device', words=DEVICES)] = 'cpu'
     compare_with: Annotated[Optional[Path], typer.Option('--near', metavar='FOLDER', help=(
         'Folder of sounds to compare each new sound with: is it a copy of one, near them, or unlike them?'))] = None
+    overwrite: Overwrite = False
     history: Annotated[bool, typer.Option(help='Also put each sound into the history.')] = True
     models_dir: ModelsDir = None
     as_json: AsJson = False
@@ -136,7 +138,7 @@ class Output:
         nearness = Nearness(Corpus(self.compare_with)) if self.compare_with else None
         facts = []
         for stem, sound in sounds:
-            file = save_new(sound, self.out, stem, f'.{self.format}', self.bits)
+            file = save_new(sound, self.out, stem, f'.{self.format}', self.bits, self.overwrite)
             if self.history: _remember(self.models_dir, sound)
             measured = meter(sound)
             for problem in measured.problems: note(f'{file}: {problem}')
@@ -179,7 +181,7 @@ def generate(
 ):
     """Generate new sounds from a model.
 
-    Existing files are left alone: a new sound gets a name that is free.
+    Existing files are left alone unless you say --overwrite: a new sound gets a name that is free.
 
     JSON: a list of {"path", "seed", "seconds", "sliders", "vocoder", "model", "model_id", "rate", "peak",
     "loudness", "problems", …}, one for each sound; peak and loudness in dB.
@@ -290,6 +292,7 @@ def replay(
     file: Annotated[Path, typer.Argument(metavar='FILE', help=shell_help(_REPLAY, 'file'))],
     out: Annotated[Path, typer.Option(
         metavar='FOLDER', help='Folder for the new file; created if missing.')] = Path('.'),
+    overwrite: Overwrite = False,
     like: Annotated[Optional[list[Path]], typer.Option(
         metavar='FILE', help='Sound it was made from, if that has moved. May be given several times.')] = None,
     models_dir: ModelsDir = None,
@@ -309,7 +312,7 @@ def replay(
     from distill.generation.sounds import file_bits, save_new
     sound = replay(file, models_dir, like or ())
     difference = differs(sound, file)
-    path = save_new(sound, out, f'{file.stem}-again', file.suffix, file_bits(file))
+    path = save_new(sound, out, f'{file.stem}-again', file.suffix, file_bits(file), overwrite)
     if difference == 0: note('The samples are the same.')
     else: note(f'The samples differ by up to {difference:.2g} of full scale: another machine or version made the file.')
     if as_json: print_json(dict(path=str(path), differs=difference))

@@ -300,6 +300,7 @@ def save_new(
     stem: str,
     suffix: str,
     bits: int | None = None,
+    overwrite: bool = False,
 ) -> Path:
     """Write a sound under a name that is free: `stem`, then `stem_1`, `stem_2` …
 
@@ -314,12 +315,15 @@ def save_new(
         as for `save_sound`
     bits : int | None
         as for `save_sound`
+    overwrite : bool
+        take the name itself, and replace a file that has it
 
     Returns
     -------
     Path
         its file
     """
+    if overwrite: return save_sound(sound, Path(folder)/f'{stem}{suffix}', bits, overwrite)
     for path in free_names(folder, stem, suffix):
         with contextlib.suppress(ExistingFile): return save_sound(sound, path, bits)
     assert False, 'there is always one more free name'

@@ -26,8 +26,9 @@ from ..models.model import Model
 from ..models.vae import ConvVAE, VAEConfig
 from ..pipeline import train_model
 from ..text import counted, duration_text
+from ..training.forecast import expected_seconds
 from ..training.loop import read_checkpoint
-from ..training.plan import default_steps, expected_seconds, preset
+from ..training.plan import default_steps, preset
 from .corpus import CorpusChoice
 from .parts import field, row, show
 from .progress import TrainingPanel, status_text
@@ -215,7 +216,7 @@ class TrainPanel(TrainingPanel):
         "What the training is expected to take, before it starts"
         if self.corpus is None: return
         steps = self.steps.value or planned_steps(self.corpus)
-        time = duration_text(expected_seconds(steps, choose_device('auto')))
+        time = duration_text(expected_seconds(steps))
         cost = f'Training: {counted(steps, "step")}, about {time} on this machine as busy as it is now.'
         lines = *self.corpus.report().splitlines()[:8], cost
         style = 'white-space:pre-wrap;margin:4px 0'

@@ -88,9 +88,21 @@ class Work:
 
     def update(self) -> None:
         "Call the listeners"
-        for listener in list(self.listeners):
+        self.tell(self.listeners)
+
+    def tell(self,
+        listeners: list[Callable[[Any], Any]],
+    ) -> None:
+        """Call functions with this work
+
+        Parameters
+        ----------
+        listeners : list[Callable[[Any], Any]]
+            one that fails is taken out
+        """
+        for listener in list(listeners):
             try: listener(self)
-            except Exception: self.listeners.remove(listener)
+            except Exception: listeners.remove(listener)
 
     def __repr__(self) -> str:
         return f'{type(self).__name__}({self.name!r}, {self.state}, {counted(len(self.records), "epoch")})'
