@@ -9,7 +9,8 @@ import distill.audio.cache as cached
 from distill.audio.files import AudioError, Sound, SourceSound, read_audio, read_source, read_tags, resample, write_audio
 import distill.audio.corpus as corpus_page
 from distill.audio.corpus import Corpus
-from distill.training.plan import default_steps, expected_seconds
+from distill.training.forecast import expected_seconds
+from distill.training.plan import default_steps
 from distill.generation.sounds import save_new, save_sound
 from distill.core import MissingFile, UserError, WriteError, printable
 from distill.audio.demo import demo_corpus

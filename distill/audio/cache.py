@@ -137,7 +137,8 @@ def store(
     except OSError as e: raise _Unstorable(e.strerror or str(e)) from e
     facts = _write_whole(base.with_suffix('.f32'), lambda file: decode(path, _taker(file)))
     text = json.dumps(asdict(facts)).encode()
-    _write_whole(base.with_suffix('.json'), lambda file: _taker(file)(np.frombuffer(b'%08x ' % zlib.crc32(text) + text, 'u1')))
+    summed = np.frombuffer(b'%08x ' % zlib.crc32(text) + text, 'u1')
+    _write_whole(base.with_suffix('.json'), lambda file: _taker(file)(summed))
     return facts
 
 def load_facts(

@@ -189,7 +189,8 @@ _NEEDED = b'fmt ', b'fact', b'ds64', b'COMM', b'FVER', b'VHDR', b'CHAN', b'desc'
 def _check_rest(f, at, end, sound):
     "Refuse what is not made of chunks behind the sound, unless it is short or empty"
     if end - at <= max(4096, sound/20) or not _at(f, at, end - at).strip(b'\0'): return
-    raise Damaged(f'by its header the sound ends after {sound:,} bytes, and {end - at:,} more follow that nothing explains')
+    more = f'{end - at:,} more follow that nothing explains'
+    raise Damaged(f'by its header the sound ends after {sound:,} bytes, and {more}')
 
 def _contents(f, start, end, layout):
     "Walk through a container, up to its end or to another one"
@@ -234,7 +235,7 @@ def _wav_parts(f, contents, fmt, order):
     fact = contents.chunks.get(b'fact', b'') if contents.share == 1 else b''
     if not any(fact): fact = b''
     length = sum(map(len, contents.sound))
-    block, samples = (int.from_bytes(fmt[i:i + 2], order) for i in (12, 18))   # bytes and samples, where some are coded together
+    block, samples = (int.from_bytes(fmt[i:i + 2], order) for i in (12, 18))     # of ADPCM, which codes some together
     frames = int(length/contents.share)//block*samples if code in (2, 0x11) and block else 0
     return [Part((_wav_header(fmt, length, fact, order), *contents.sound), 'wav', frames, contents.share)]
 
@@ -260,7 +261,8 @@ def _aiff(f, start, end):
     stated = stated or 2**31 - 1
     body = form + _sized(b'COMM', comm[:2] + stated.to_bytes(4, 'big') + comm[6:], 'big')
     told = min(length + 8, 2**32 - 1)
-    header = b'FORM' + min(len(body) + 8 + told, 2**32 - 1).to_bytes(4, 'big') + body + b'SSND' + told.to_bytes(4, 'big') + bytes(8)
+    whole = min(len(body) + 8 + told, 2**32 - 1)
+    header = b'FORM' + whole.to_bytes(4, 'big') + body + b'SSND' + told.to_bytes(4, 'big') + bytes(8)
     parts = [Part((header, *contents.sound), 'aiff', share=contents.share)]
     return parts + (_aiff(f, contents.end, end) if contents.end < end else [])
 
@@ -268,7 +270,8 @@ def _svx(f, start, end):
     contents = _contents(f, start, end, _SVX)
     voice = contents.chunks.get(b'VHDR', b'')
     if not contents.sound or len(voice) < 20: raise Damaged('none of its sound is there')
-    if voice[15] or contents.chunks.get(b'CHAN', b'')[-1:] == b'\6': return []    # compressed, or one channel after the other
+    one_after_the_other = contents.chunks.get(b'CHAN', b'')[-1:] == b'\6'        # the channels
+    if voice[15] or one_after_the_other: return []                               # 15: how it is compressed
     body = _at(f, start + 8, 4) + _sized(b'VHDR', voice, 'big')
     length = sum(map(len, contents.sound))
     header = b'FORM' + (len(body) + 8 + length).to_bytes(4, 'big') + body + b'BODY' + length.to_bytes(4, 'big')
@@ -340,7 +343,9 @@ def _voc_blocks(f, start, end): # yields (format or None, bytes or range), the s
             yield (rate, channels, codec), range(body + 12, max(body + 12, stop)), share
         elif kind == 2: yield None, range(body, stop), share
         elif kind == 3: yield None, int.from_bytes(head[:2], 'little') + 1, share
-        elif kind == 8: extended = 256_000_000//((65_536 - int.from_bytes(head[:2], 'little'))*(head[3] + 1)), head[3] + 1, head[2]
+        elif kind == 8:
+            channels, ticks = head[3] + 1, 65_536 - int.from_bytes(head[:2], 'little')
+            extended = 256_000_000//(ticks*channels), channels, head[2]
         at = body + size
     if at < end: _check_rest(f, _skip_tags(f, at + (kind == 0), end), end, 0)
 
@@ -382,7 +387,8 @@ def _ogg_links(f, start, end):
         begins = bool(head[5] & 2)
         if begins and not before: links.append(_Link(at, _at(f, body, 8), set()))
         if not links: raise Damaged('its beginning is missing')
-        if not begins and number != numbers.get(serial, number - 1) + 1: raise Damaged('a part in its middle is missing')
+        expected = number if begins else numbers.get(serial, number - 1) + 1
+        if number != expected: raise Damaged('a part in its middle is missing')
         numbers[serial] = number
         links[-1].serials.add(serial)
         links[-1].complete = bool(head[5] & 4)
@@ -489,17 +495,16 @@ class _Run:
 
     def part(self):
         "The frames with a note that is right, or without"
-        samples, place = self.count*self.kind.samples, self.kind.note
-        note, stated, cut = bytearray(self.note), 0, 0
-        if self.note[place:place + 4] in (b'Xing', b'Info') and self.note[place + 7] & 1:
-            stated = int.from_bytes(note[place + 8:place + 12], 'big')
-            note[place + 8:place + 12] = self.count.to_bytes(4, 'big')
-            if note[place + 7] & 2: note[place + 12:place + 16] = (len(note) + sum(map(len, self.ranges))).to_bytes(4, 'big')
-            padding = int.from_bytes(note[place + 141:place + 144], 'big')
-            cut = (padding >> 12) + (padding & 0xfff)
-        else: note = bytearray()
-        share = self.count/stated if stated > self.count else 1.
-        return Part((bytes(note), *self.ranges), 'mp3', max(0, samples - cut), share, endless=not note)
+        note, place, samples = bytearray(self.note), self.kind.note, self.count*self.kind.samples
+        counts = note[place:place + 4] in (b'Xing', b'Info') and note[place + 7] & 1
+        if not counts: return Part((b'', *self.ranges), 'mp3', samples, endless=True)
+        stated = int.from_bytes(note[place + 8:place + 12], 'big')
+        note[place + 8:place + 12] = self.count.to_bytes(4, 'big')
+        length = len(note) + sum(map(len, self.ranges))
+        if note[place + 7] & 2: note[place + 12:place + 16] = length.to_bytes(4, 'big')
+        cut = int.from_bytes(note[place + 141:place + 144], 'big')         # at the beginning and at the end, 12 bits each
+        samples = max(0, samples - (cut >> 12) - (cut & 0xfff))
+        return Part((bytes(note), *self.ranges), 'mp3', samples, self.count/max(stated, self.count))
 
 def _is_note(frame, kind):
     "Whether a frame is an encoder's note and no sound"
@@ -510,7 +515,8 @@ def _runs(f, start, end):
     runs, at, length, broken = [], _find_frames(f, start, end), 0, True
     while at is not None and at < end:
         frame = _frame(head := _at(f, at, 44))
-        if not frame or at + frame[1] > end or not broken and frame[0] != runs[-1].kind and not _frames_here(f, at, end):
+        whole = frame and at + frame[1] <= end
+        if not whole or not broken and frame[0] != runs[-1].kind and not _frames_here(f, at, end):
             behind = _skip_tags(f, at, end)
             broken = behind == at
             at = _after_gap(f, at, end, runs, length) if broken else behind

@@ -60,12 +60,14 @@ _TOLERATED = .05   # seconds that may be missing
 def _check_length(n, rate, part):
     "Refuse a part that gave `n` samples and lacks some"
     promised = max(n/part.share, part.frames)
-    tolerated = max(_TOLERATED*rate, 2304 if part.kind == 'mp3' else 0)   # two frames, which a decoder may need to begin
+    tolerated = max(_TOLERATED*rate, 2304 if part.kind == 'mp3' else 0)     # two frames: a decoder's way in
     if promised - n > tolerated: raise Damaged(f'only {n/rate:.2f} of its {promised/rate:.2f} s are there')
 
 # %% ../../nbs/102_audio.decode.ipynb #708b7053
 _BLOCK = 2**14   # frames decoded at a time
 Block: TypeAlias = NDArray[np.float32]   # (t,c)
+
+_UNKNOWN = re.compile('unimplemented|unsupported|not support|unknown', re.I)   # in what libsndfile says
 
 class _Foreign(Exception):
     "A format that libsndfile does not read"
@@ -101,7 +103,7 @@ def _sndfile_blocks(file, part): # yields (t,c), Hz
                 n += len(block)
                 yield block, rate or f.samplerate
     except sf.SoundFileError as e:
-        if not n and re.search('unimplemented|unsupported|not support|unknown', str(e), re.I): raise _Foreign(str(e)) from e
+        if not n and _UNKNOWN.search(str(e)): raise _Foreign(str(e)) from e
         raise Damaged(f'it cannot be decoded after {n/rate:.2f} s' if n else 'nothing of it can be decoded') from e
     _check_length(n, rate, replace(part, frames=stated))
 
@@ -126,11 +128,11 @@ _SCALES = {'u1': 2.**-7, 'i2': 2.**-15, 'i4': 2.**-31, 'f4': 1., 'f8': 1.}
 
 def _float_frames(frame): # -> (t,c)
     "The samples of an FFmpeg frame"
-    x, planar = frame.to_ndarray(), frame.format.is_planar
-    y = x.T if planar else x.reshape(-1, frame.layout.nb_channels)
-    if y.dtype.str[1:] == 'u1': y = y.astype('i2') - 128
-    scale = _SCALES[x.dtype.str[1:]]
-    return np.ascontiguousarray(y if scale == 1 else y*np.float32(scale) if scale > 2.**-31 else y*scale, dtype='float32')
+    x = frame.to_ndarray()
+    y = x.T if frame.format.is_planar else x.reshape(-1, frame.layout.nb_channels)
+    kind = x.dtype.str[1:]
+    if kind == 'u1': y = y.astype('i2') - 128
+    return np.ascontiguousarray(y*_SCALES[kind] if kind != 'f4' else y, dtype='float32')
 
 # %% ../../nbs/102_audio.decode.ipynb #1074eaab
 def _track(container, path):
@@ -197,7 +199,7 @@ def _ffmpeg_blocks(file, name, path): # yields (t,c), Hz
                 yield block, rate
     except av.error.FFmpegError as e:
         raise Damaged(f'it cannot be decoded after {n/rate:.2f} s' if n else 'nothing of it can be decoded') from e
-    late = longest if name == 'asf' else 0     # its length is told in milliseconds, and what a decoder needs to begin counts
+    late = longest if name == 'asf' else 0     # what a decoder needs to begin is counted in
     _check_length(n, rate, Part((), name, max(0, promised - late)))
 
 # %% ../../nbs/102_audio.decode.ipynb #0ef3ab3c
@@ -210,14 +212,19 @@ def _every_block(file, path): # yields (t,c), Hz
         for part in parts: yield from _sndfile_blocks(file, part)
         if parts: return
         why = 'it is not a sound that can be read here: save it as wav or flac'
-    except _Foreign as e: why = f'its format is not known here ({str(e).split(": ")[-1].rstrip(".")}): save it as wav or flac'
+    except _Foreign as e:
+        said = str(e).split(': ')[-1].rstrip('.')
+        why = f'its format is not known here ({said}): save it as wav or flac'
     file.seek(0)
     name = _ffmpeg_format(file.read(16))
     if not name: raise AudioError(path, why)
     yield from _ffmpeg_blocks(file, name, path)
 
 def _check_block(block, before, rate, path):
-    "Refuse samples that are not numbers"
+    "Refuse a rate that no sound has, and samples that are not numbers"
+    if not LOWEST_RATE <= rate <= HIGHEST_RATE:
+        possible = f'no sound is outside {LOWEST_RATE} to {HIGHEST_RATE}'
+        raise AudioError(path, f'its header says {rate} Hz, and {possible}')
     if np.isfinite(block.max() - block.min()): return
     first = (before + np.isfinite(block).all(1).argmin())/rate
     bad = f'it holds samples that are not numbers (NaN or infinite), the first at {first:.3f} s'
@@ -242,8 +249,6 @@ def read_blocks(
     with open(path, 'rb') as file:
         try:
             for block, rate in _every_block(file, path):
-                if not LOWEST_RATE <= rate <= HIGHEST_RATE:
-                    raise AudioError(path, f'its header says {rate} Hz, and no sound is outside {LOWEST_RATE} to {HIGHEST_RATE}')
                 form = form or (rate, block.shape[1])
                 if form != (rate, block.shape[1]): raise AudioError(path, _CHANGES)
                 _check_block(block, n, rate, path)
@@ -274,13 +279,15 @@ def read_audio(
     for block, rate in read_blocks(path):
         blocks.append(block)
         n += len(block)
-        if n > longest*rate: raise AudioError(path, f'it is longer than {longest:g} s, which are the most: give a part of it')
+        if n <= longest*rate: continue
+        raise AudioError(path, f'it is longer than {longest:g} s, which are the most: give a part of it')
     x = np.empty((blocks[0].shape[1], sum(map(len, blocks))), 'float32')
     np.concatenate([block.T for block in blocks], 1, out=x)
     return torch.from_numpy(x), rate
 
 # %% ../../nbs/102_audio.decode.ipynb #c4c0fb74
 TAG_FIELDS = 'title', 'artist', 'album', 'date', 'genre', 'copyright', 'software'
+_TEXTS = *TAG_FIELDS, 'comment'
 
 def _foreign_tags(file, path):
     "Tags as FFmpeg reads them"
@@ -291,7 +298,8 @@ def _foreign_tags(file, path):
     try: import av
     except ImportError: raise AudioError(path, _WITHOUT) from None
     try:
-        with av.open(file, format=name, metadata_errors='replace') as container: return dict(container.metadata)
+        with av.open(file, format=name, metadata_errors='replace') as container:
+            return {k: v for k, v in container.metadata.items() if k in _TEXTS}
     except av.error.FFmpegError as e: raise AudioError(path, 'it is not a sound that can be read here') from e
 
 def read_tags(
@@ -313,8 +321,9 @@ def read_tags(
     with open(path, 'rb') as file:
         try:
             with _open_part(file, Part((range(path.stat().st_size),), '')) as f:
-                tags, mp3 = {k: v for k in (*TAG_FIELDS, 'comment') if (v := getattr(f, k))}, f.format == 'MP3'
-        except sf.SoundFileError: tags = {k: v for k, v in _foreign_tags(file, path).items() if k in (*TAG_FIELDS, 'comment')}
+                tags = {k: v for k in _TEXTS if (v := getattr(f, k))}
+                mp3 = f.format == 'MP3'
+        except sf.SoundFileError: tags = _foreign_tags(file, path)
     if mp3: tags.pop('software', None)     # the encoder's own name
     if 'software' in tags: tags['software'] = re.sub(r' \(libsndfile-[^)]*\)$', '', tags['software'])
     try: rest = json.loads(tags.get('comment', ''))

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 
 # %% auto #0
-__all__ = ['FINISH_STEPS', 'PREPARE_STEPS', 'timed_step', 'Outlook', 'Forecast']
+__all__ = ['FINISH_STEPS', 'PREPARE_STEPS', 'timed_step', 'expected_seconds', 'Outlook', 'Forecast']
 
 # %% ../../nbs/450_training.forecast.ipynb #37d0eee3
 import soundfile
@@ -20,6 +20,7 @@ import torch
 from ..audio.corpus import Corpus
 from ..core import UserError, make_generator
 from ..text import duration_text
+from ..threads import use_threads
 from .plan import TrainConfig
 from .vae import VAETraining
 
@@ -46,11 +47,28 @@ def timed_step(
     """
     with tempfile.TemporaryDirectory() as folder: task = VAETraining(_noise(folder), cfg=cfg, device=device)
     seconds = []
-    for _ in range(steps):
-        start = time.perf_counter()
-        task.step()
-        seconds.append(time.perf_counter() - start)
+    with use_threads():
+        for _ in range(steps):
+            start = time.perf_counter()
+            task.step()
+            seconds.append(time.perf_counter() - start)
     return min(seconds)
+
+FINISH_STEPS = 40        # what follows the last step, naming the sliders above all, takes as long as so many steps
+
+def expected_seconds(
+    steps: int,
+    device: str = 'auto',
+) -> float:
+    """How many seconds a training of so many steps takes on this machine, as busy as it is now, until the model is saved
+
+    Parameters
+    ----------
+    steps : int
+        of the optimizer
+    device : str
+    """
+    return (steps + FINISH_STEPS)*timed_step(device=device)
 
 # %% ../../nbs/450_training.forecast.ipynb #f7303435
 @dataclass(frozen=True)
@@ -70,8 +88,7 @@ class Outlook:
     done: float
     eta: float | None
 
-FINISH_STEPS = 40        # what follows the last step, naming the sliders above all, takes as long as so many steps
-PREPARE_STEPS = .15      # and preparing a second of sound as long as this many
+PREPARE_STEPS = .15      # preparing a second of sound takes as long as so many steps
 _WINDOW = 30.            # seconds; a step is expected to take what it took in the last so many
 
 class Forecast:

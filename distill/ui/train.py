@@ -17,7 +17,7 @@ import ipywidgets as W
 import torch
 from ..audio.corpus import Corpus
 from ..audio.files import SAMPLE_RATE, Sound
-from ..core import UserError, choose_device, models_folder
+from ..core import UserError, models_folder
 from ..features.mel import Mel, MelConfig
 from ..generation.recipe import Recipe
 from ..library.unfinished import Unfinished, checkpoint_path, discard_training, find_unfinished
@@ -26,12 +26,12 @@ from ..models.model import Model
 from ..models.vae import ConvVAE, VAEConfig
 from ..pipeline import train_model
 from ..text import counted, duration_text
-from ..training.forecast import expected_seconds
+from ..training.forecast import Outlook, expected_seconds
 from ..training.loop import read_checkpoint
 from ..training.plan import default_steps, preset
 from .corpus import CorpusChoice
 from .parts import field, row, show
-from .progress import TrainingPanel, status_text
+from .progress import TrainingPanel, epoch_text, status_text
 from .work import Work
 
 # %% ../../nbs/880_ui.train.ipynb #fb8c016d
@@ -65,23 +65,24 @@ class Training(Work):
     ) -> None:
         self.corpus, self.models_dir = corpus, models_folder(models_dir)
         self.resume, self.settings = resume, settings
+        self.outlook: Outlook | None = None         # how far the whole is, by now
+        self.watchers: list[Callable[[Any], Any]] = []   # called with this training some times a second
         self.checkpoint = checkpoint_path(self.models_dir, name)
         records = read_checkpoint(self.checkpoint)['training_history'] if resume else ()
         super().__init__(self.checkpoint, name, on_update, records)
 
     def run(self) -> Any:
         "Train"
-        if not isinstance(self.corpus, Corpus): self.corpus = Corpus(self.corpus)
         return train_model(self.corpus, self.name, self.models_dir, resume=self.resume, progress=self.add_record,
-                           stop=self.stop_now.is_set, **self.settings)
+                           stop=self.stop_now.is_set, opened=self._keep_corpus, outlook=self._look_ahead,
+                           **self.settings)
 
-    @property
-    def steps(self) -> int:
-        "Optimizer steps in all"
-        steps: int | None = self.settings.get('steps')
-        if steps: return steps
-        corpus = self.corpus if isinstance(self.corpus, Corpus) else Corpus(self.corpus)
-        return planned_steps(corpus, self.settings.get('device') or 'auto')
+    def _keep_corpus(self, corpus): self.corpus = corpus
+
+    def _look_ahead(self, outlook):
+        "Note how far the whole is, and tell the watchers"
+        self.outlook = outlook
+        self.tell(self.watchers)
 
 def planned_steps(
     corpus: Corpus,
@@ -290,8 +291,18 @@ class TrainPanel(TrainingPanel):
                               self.resume: waiting, self.discard: waiting, self.play: work and work.result},
                              [self.sounds.field, self.name, self.steps, self.seed])
         self.progress.show_status(self._status_text(other))
-        if work and work.records: self.progress.show_steps(work.records[-1]['step'], work.steps)
-        else: show(self.progress.bar, work)
+        show(self.progress.bar, work)
+
+    def follow(self, work: Training) -> None:
+        "Show the progress of a training from now on"
+        TrainingPanel.follow(self, work)
+        work.watchers.append(self._show_outlook)
+
+    def _show_outlook(self, work):
+        "Show how far the whole is, from the preparation of the sounds to the names of the sliders"
+        if work is not self.training: return
+        self.progress.show_steps(round(1000*work.outlook.done), 1000)
+        self.progress.show_status(self._status_text(None))
 
     def _status_text(self, other: Unfinished | None) -> str:
         "How far the training of this name is"
@@ -299,4 +310,7 @@ class TrainPanel(TrainingPanel):
         if other and other.owner: return f'A training of this name is running in {other.owner}.'
         if work is None: return 'A training of this name is unfinished.' if other else ''
         made = f'{work.name} is in the library as {work.result.path.name}.' if work.result else ''
-        return status_text(work, made)
+        if work.state != 'running' or work.stopping or work.outlook is None: return status_text(work, made)
+        left = '' if work.outlook.eta is None else f', about {duration_text(work.outlook.eta)} left'
+        error = f' ({epoch_text(work.records[-1])})' if work.records else ''
+        return f'Training: {work.outlook.what}{error}{left} …'
