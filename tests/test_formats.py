@@ -1,4 +1,6 @@
-"""Sound files as recorders, phones and servers leave them: headers that are wrong, several streams, tags at both ends, a few bytes too few.
+"""Sound files as recorders, phones and servers leave them.
+
+Headers that are wrong, several streams, tags at both ends, a few bytes too few.
 
 What is read is read whole, sample by sample as a decoder of its own gives it; everything else is refused with a reason.
 """
@@ -59,36 +61,39 @@ FIELDS = {   # (name before it, bytes from there, width, byte order) of each len
     'AVR': [(b'2BIT', 26, 4, 'big')],
 }
 SUBTYPES = [tuple(kind.split()) for kind in (
-    'WAV PCM_16', 'WAV PCM_24', 'WAV FLOAT', 'WAV ULAW', 'WAV IMA_ADPCM', 'RF64 PCM_16', 'W64 PCM_24', 'AIFF PCM_16', 'AIFF FLOAT',
-    'AIFF IMA_ADPCM', 'CAF PCM_16', 'AU PCM_16', 'SVX PCM_16', 'AVR PCM_16')]
+    'WAV PCM_16', 'WAV PCM_24', 'WAV FLOAT', 'WAV ULAW', 'WAV IMA_ADPCM', 'RF64 PCM_16', 'W64 PCM_24',
+    'AIFF PCM_16', 'AIFF FLOAT', 'AIFF IMA_ADPCM', 'CAF PCM_16', 'AU PCM_16', 'SVX PCM_16', 'AVR PCM_16')]
 
 @pytest.mark.parametrize('format,subtype', SUBTYPES)
 def test_a_length_that_was_not_known_does_not_shorten_the_sound(read, format, subtype):
     whole = encode(format, subtype)
     wanted = plain(whole)
     for fields in [FIELDS[format]] + [[f] for f in FIELDS[format]]:
-        for value in ('zero', 'ones', 'half', 'almost half'):
+        for value in range(4):
             data = bytearray(whole)
             for name, offset, width, order in fields:
                 at = data.find(name) + offset
                 bits = 8*width
-                number = {'zero': 0, 'ones': 2**bits - 1, 'half': 2**(bits - 1), 'almost half': 2**(bits - 1) - 2**(bits - 17)}[value]
-                data[at:at + width] = number.to_bytes(width, order)
+                numbers = 0, 2**bits - 1, 2**(bits - 1), 2**(bits - 1) - 2**(bits - 17)
+                data[at:at + width] = numbers[value].to_bytes(width, order)
             assert is_same(read(bytes(data)), wanted), (fields, value)
 
 def riff(*chunks, pad=True):
     "A RIFF with (name, contents) or (name, contents, size that is told)"
     body = b'WAVE'
-    for name, data, *size in chunks: body += name + struct.pack('<I', *(size or [len(data)])) + data + b'\0'*(pad and len(data) % 2)
+    for name, data, *size in chunks:
+        body += name + struct.pack('<I', *(size or [len(data)])) + data
+        if pad and len(data) % 2: body += b'\0'
     return b'RIFF' + struct.pack('<I', len(body)) + body
 
 PCM = (NOISE[:, 0]*32_767).astype('<i2').tobytes()
+PCM_SOUND = np.frombuffer(PCM, '<i2').astype('float32')[None]/32_768
 FORMAT = b'fmt ', struct.pack('<HHIIHH', 1, 1, RATE, 2*RATE, 2, 16)
 ODD = [(b'bext', b'field data, lake'.ljust(603, b'\0')), (b'LIST', b'INFOISFT' + struct.pack('<I', 9) + b'data data'),
        (b'JUNK', b'fmt data RIFF'*7), (b'id3 ', ID3), (b'fake', b'data' + struct.pack('<I', 10) + bytes(11))]
 
 def test_chunks_are_walked_and_not_searched_for(read):
-    wanted, r = np.frombuffer(PCM, '<i2').astype('float32')[None]/32_768, random.Random(0)
+    wanted, r = PCM_SOUND, random.Random(0)
     for _ in range(30):
         chunks = r.sample(ODD, r.randint(0, 4))
         chunks.insert(r.randint(0, len(chunks)), FORMAT)
@@ -108,7 +113,7 @@ def test_a_size_that_was_never_corrected_is_not_believed(read):
 
 @pytest.mark.parametrize('more', [1, 2, 8, 22, 44, 1000])
 def test_a_header_that_counts_some_bytes_too_many(read, more):
-    assert is_same(read(riff(FORMAT, (b'data', PCM, len(PCM) + more))), np.frombuffer(PCM, '<i2').astype('float32')[None]/32_768)
+    assert is_same(read(riff(FORMAT, (b'data', PCM, len(PCM) + more))), PCM_SOUND)
 
 @pytest.mark.parametrize('format,subtype', SUBTYPES + [('FLAC', 'PCM_16'), ('CAF', 'ALAC_16'), ('WAV', 'MS_ADPCM')])
 def test_a_refusal_never_says_that_equal_numbers_differ(read, format, subtype):
@@ -131,21 +136,24 @@ def mp3_frames(data):
     kbits, at, found = (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320), 0, []
     while at + 4 <= len(data) and data[at] == 0xff:
         found.append(at)
-        at += 144_000*kbits[data[at + 2] >> 4]//(44_100, 48_000, 32_000)[data[at + 2] >> 2 & 3] + (data[at + 2] >> 1 & 1)
+        c = data[at + 2]
+        at += 144_000*kbits[c >> 4]//(44_100, 48_000, 32_000)[c >> 2 & 3] + (c >> 1 & 1)
     return found
 
-MP3S = [(rate, channels, mode) for rate in (8000, 22_050, 44_100, 48_000) for channels in (1, 2) for mode in ('CONSTANT', 'VARIABLE')]
+MP3S = [(rate, n, mode) for rate in (8000, 22_050, 44_100, 48_000) for n in (1, 2) for mode in ('CONSTANT', 'VARIABLE')]
 
 @pytest.mark.parametrize('kind', MP3S)
-def test_an_mp3_is_decoded_to_its_end_whatever_surrounds_it(read, capfd, kind):
+def test_an_mp3_is_decoded_to_its_end_whatever_surrounds_it(tmp_path, read, capfd, kind):
     d = mp3(*kind)
     wanted = plain(d)
     fmt = struct.pack('<HHIIHHHHIHHH', 0x55, kind[1], kind[0], 8000, 1, 0, 12, 1, 2, 400, 1, 0)
-    for data in (d, ID3 + ID3 + d + LYRICS + APE + ID3V1, bytes(1000) + d + bytes(5000), d + random.Random(1).randbytes(3000),
+    junk = random.Random(1).randbytes(3000)
+    for data in (d, ID3 + ID3 + d + LYRICS + APE + ID3V1, bytes(1000) + d + bytes(5000), d + junk,
                  riff((b'fmt ', fmt), (b'data', d)), riff((b'fmt ', fmt), (b'data', d, 0))):
         assert is_same(read(data), wanted)
-    for data in (d*3, (ID3 + d + ID3V1)*3): assert is_same(read(data), np.tile(wanted, 3))
     assert 'damaged' in read(d[:len(d)*2//3])
+    for data in (d*3, (ID3 + d + ID3V1)*3): assert is_same(read(data), np.tile(wanted, 3))
+    read_tags(tmp_path/'sound')
     assert capfd.readouterr() == ('', '')
 
 @pytest.mark.parametrize('mode', ['CONSTANT', 'VARIABLE', 'AVERAGE'])
@@ -154,8 +162,9 @@ def test_an_mp3_without_its_note_or_with_a_wrong_one(read, capfd, mode):
     at = mp3_frames(d)
     bare, n = d[at[1]:], 1152*(len(at) - 1)
     for data in (bare, ID3 + bare + APE, bare + ID3V1, bare + bytes(3000)): assert read(data).shape == (1, n)
-    assert read(bare[at[3] - at[1] + 5:]).shape == (1, n - 3*1152)                               # from the middle of a frame
-    assert abs(read(bare[:-7] + bare).shape[1] - 2*n) <= 2*1152                                  # spliced in the middle of a frame
+    from_within_a_frame, spliced = bare[at[3] - at[1] + 5:], bare[:-7] + bare
+    assert read(from_within_a_frame).shape == (1, n - 3*1152)
+    assert abs(read(spliced).shape[1] - 2*n) <= 2*1152
     assert 'damaged' in read(bare[:at[20]] + bytes(5000) + bare[at[30]:])
     i = max(d.find(b'Xing'), d.find(b'Info')) + 8
     for count in (0, 1, len(at)//2, len(at)):
@@ -171,16 +180,20 @@ def test_sounds_of_different_kinds_in_a_row_are_refused(read):
 def test_every_stream_of_a_file_is_read(read, format, subtype, channels):
     d = encode(format, subtype, channels)
     wanted = plain(d)
-    def right(got, wanted): return is_same(got, wanted) if subtype != 'OPUS' else got.shape == wanted.shape     # Opus dithers
-    for tail in (b'', ID3V1, APE, APE + ID3V1, bytes(5000), random.Random(1).randbytes(3000)): assert right(read(d + tail), wanted)
+    def right(got, wanted):
+        return is_same(got, wanted) if subtype != 'OPUS' else got.shape == wanted.shape     # Opus dithers
+    junk = random.Random(1).randbytes(3000)
+    for tail in (b'', ID3V1, APE, APE + ID3V1, bytes(5000), junk): assert right(read(d + tail), wanted)
     assert right(read(d*3), np.tile(wanted, 3))
     middle = len(d)//2
-    for bad in (d[:middle], d[:middle] + bytes(3000) + d[middle + 3000:], d[:middle] + d[middle + 5000:]): assert 'damaged' in read(bad)
+    first, zeros = d[:middle], bytes(3000)
+    for bad in (first, first + zeros + d[middle + 3000:], first + d[middle + 5000:]): assert 'damaged' in read(bad)
 
 def test_the_number_of_samples_in_a_flac_is_compared_and_not_believed(read):
     d = encode('FLAC', 'PCM_16')
-    for n in (0, 1, 1000, 32_000): assert is_same(read(d[:21] + bytes([d[21] & 0xf0]) + n.to_bytes(4, 'big') + d[26:]), plain(d))
-    assert 'damaged' in read(d[:21] + bytes([d[21] & 0xf0]) + (90_000).to_bytes(4, 'big') + d[26:])
+    def stating(n): return d[:21] + bytes([d[21] & 0xf0]) + n.to_bytes(4, 'big') + d[26:]
+    for n in (0, 1, 1000, 32_000): assert is_same(read(stating(n)), plain(d))
+    assert 'damaged' in read(stating(90_000))
 
 # --- containers that are not what they seem
 
@@ -190,7 +203,8 @@ def test_a_voc_in_several_blocks_has_no_clicks(read):
     form = struct.pack('<IBBHI', RATE, 16, 1, 4, 0)
     head = b'Creative Voice File\x1a' + struct.pack('<HHH', 26, 0x114, 0x111f)
     silence = block(3, struct.pack('<HB', 99, 0))
-    sound = block(9, form + x[:20_000].tobytes()) + block(2, x[20_000:30_000].tobytes()) + silence + block(9, form + x[30_000:].tobytes())
+    sound = block(9, form + x[:20_000].tobytes()) + block(2, x[20_000:30_000].tobytes())
+    sound += silence + block(9, form + x[30_000:].tobytes())
     wanted = np.r_[x[:30_000], np.zeros(100, 'i2'), x[30_000:]].astype('float32')[None]/32_768
     assert is_same(read(head + sound + b'\0'), wanted)
     assert is_same(read(head + block(9, form + x.tobytes())), x.astype('float32')[None]/32_768)
@@ -199,15 +213,17 @@ def test_a_voc_in_several_blocks_has_no_clicks(read):
 
 def test_what_is_not_known_is_told_apart_from_what_is_damaged(read):
     for code in (0x1234, 0x151):
-        assert 'damaged' not in read(riff((b'fmt ', struct.pack('<HHIIHH', code, 1, RATE, 8000, 100, 0)), (b'data', PCM))), code
-    assert 'not a sound' in read(b'Dear Anna, here is the sound') and 'not a sound' in read(random.Random(2).randbytes(5000))
+        fmt = struct.pack('<HHIIHH', code, 1, RATE, 8000, 100, 0)
+        assert 'damaged' not in read(riff((b'fmt ', fmt), (b'data', PCM))), code
+    for text in (b'Dear Anna, here is the sound', random.Random(2).randbytes(5000)): assert 'not a sound' in read(text)
 
 # --- what phones and players make
 
 av = pytest.importorskip('av', reason='the extra [formats] is not installed')
 
 CODECS = [tuple(kind.split()) for kind in (
-    'm4a aac', 'm4a alac', 'mp4 aac', 'mov pcm_s16le', 'wma wmav2', 'wv wavpack', 'tta tta', 'webm libopus', 'mka flac', 'oga flac', 'aac aac')]
+    'm4a aac', 'm4a alac', 'mp4 aac', 'mov pcm_s16le', 'wma wmav2', 'wv wavpack', 'tta tta', 'webm libopus', 'mka flac',
+    'oga flac', 'aac aac')]
 
 def coded(path, codec, channels=2, rate=44_100, x=None):
     "A file that FFmpeg writes"
@@ -218,7 +234,8 @@ def coded(path, codec, channels=2, rate=44_100, x=None):
         track.bit_rate = 128_000
         frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(x.astype('int16').T.reshape(1, -1)), 's16', layout)
         frame.rate, frame.pts = rate, 0
-        for part in [*av.AudioResampler(track.codec_context.format, layout, rate).resample(frame), None]: out.mux(track.encode(part))
+        convert = av.AudioResampler(track.codec_context.format, layout, rate).resample
+        for part in [*convert(frame), None]: out.mux(track.encode(part))
     return path
 
 def ffmpeg(path): # -> (c,t)
@@ -235,7 +252,7 @@ def test_formats_of_phones_are_read_as_ffmpeg_decodes_them(tmp_path, capfd, suff
     x, rate = read_audio(path)
     wanted = ffmpeg(path)
     assert x.shape[1] <= wanted.shape[1] and np.abs(x.numpy() - wanted[:, :x.shape[1]]).max() <= 2e-7
-    if suffix in ('m4a', 'mp4', 'mov', 'wv', 'tta', 'mka', 'oga'): assert x.shape == (2, 48_000)      # they tell how long they are
+    if suffix not in ('wma', 'webm', 'aac'): assert x.shape == (2, 48_000)     # they tell how long they are
     assert abs(x.shape[1] - 48_000) <= 3000
     data = path.read_bytes()
     for share in (.4, .9):
@@ -252,10 +269,10 @@ def test_an_encoders_delay_is_cut_where_a_note_tells_it(tmp_path):
 def test_a_film_with_several_tracks_or_none(tmp_path):
     for n, says in ((2, '2 sound tracks'), (0, 'no sound')):
         with av.open(str(tmp_path/f'{n}.mkv'), 'w', options={'default_mode': 'passthrough'}) as out:
-            picture = out.add_stream('mjpeg', rate=10, width=16, height=16, pix_fmt='yuvj420p')
+            film = out.add_stream('mjpeg', rate=10, width=16, height=16, pix_fmt='yuvj420p')
             tracks = [out.add_stream('pcm_s16le', rate=8000, layout='mono') for _ in range(n)]
-            out.mux(picture.encode(av.VideoFrame(16, 16, 'yuvj420p')))
-            out.mux(picture.encode())
+            out.mux(film.encode(av.VideoFrame(16, 16, 'yuvj420p')))
+            out.mux(film.encode())
             for track in tracks:
                 frame = av.AudioFrame.from_ndarray(np.ones((1, 8000), 'int16'), 's16', 'mono')
                 frame.rate = 8000
@@ -264,7 +281,8 @@ def test_a_film_with_several_tracks_or_none(tmp_path):
         with pytest.raises(AudioError, match=says): read_audio(tmp_path/f'{n}.mkv')
 
 def test_a_playlist_opens_no_other_file(read):
-    for text in (b'#EXTM3U\n/etc/passwd\n', b'ffconcat version 1.0\nfile /etc/passwd\n', b'<?xml version="1.0"?><MPD/>'):
+    concat = b'ffconcat version 1.0\nfile /etc/passwd\n'
+    for text in (b'#EXTM3U\n/etc/passwd\n', concat, b'<?xml version="1.0"?><MPD/>'):
         assert 'not a sound' in read(text)
 
 def test_without_ffmpeg_the_refusal_names_the_extra(tmp_path, monkeypatch):
@@ -273,7 +291,8 @@ def test_without_ffmpeg_the_refusal_names_the_extra(tmp_path, monkeypatch):
     with pytest.raises(AudioError, match=r'\[formats\]'): read_audio(path)
 
 def test_a_corpus_of_what_people_have(tmp_path):
-    for i, (suffix, codec) in enumerate(CODECS): coded(tmp_path/f'{codec}.{suffix}', codec, rate=48_000, x=.5*np.roll(NOISE.T, 999*i, 1))
+    for i, (suffix, codec) in enumerate(CODECS):
+        coded(tmp_path/f'{codec}.{suffix}', codec, rate=48_000, x=.5*np.roll(NOISE.T, 999*i, 1))
     corpus = Corpus(tmp_path, cache=False)
     assert len(corpus) == len(CODECS), corpus.report()
 
@@ -301,8 +320,9 @@ print(facts.frames, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss//1024)'''
             size = seconds*96_000*4
             f.write(head + b'data' + struct.pack('<I', size) + b'\1\2'*200)
             f.truncate(44 + size)     # the rest is a hole, which takes no room on the disk
-        out = subprocess.run([sys.executable, '-c', peak, tmp_path/'long.wav'], capture_output=True, text=True, env=os.environ | {'OMP_NUM_THREADS': '1'})
-        frames, megabytes = map(int, out.stdout.split())
+        env = os.environ | {'OMP_NUM_THREADS': '1'}
+        said = subprocess.check_output([sys.executable, '-c', peak, tmp_path/'long.wav'], text=True, env=env)
+        frames, megabytes = map(int, said.split())
         assert frames == seconds*96_000
         used.append(megabytes)
     assert used[1] < used[0] + 40, used

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import BinaryIO
 
 # %% auto #0
-__all__ = ['Damaged', 'Part', 'PartFile', 'find_parts']
+__all__ = ['Damaged', 'Part', 'PartFile', 'skip_tags', 'find_parts']
 
 # %% ../../nbs/101_audio.containers.ipynb #787db194
 class Damaged(Exception):
@@ -100,9 +100,23 @@ def _tag_length(f, at, end):
         return lyrics.end() if lyrics else 0
     return 0
 
-def _skip_tags(f, at, end):
-    "Where the tags end that begin at a place"
-    while at < end and (length := _tag_length(f, at, end)): at += length
+def skip_tags(
+    file: BinaryIO,
+    at: int,
+    end: int,
+) -> int:
+    """Where the tags end that begin at a place
+
+    Parameters
+    ----------
+    file : BinaryIO
+        opened
+    at : int
+        a place in it
+    end : int
+        where it ends
+    """
+    while at < end and (length := _tag_length(file, at, end)): at += length
     return at
 
 def _before_tags(f, start, end):
@@ -209,7 +223,7 @@ def _contents(f, start, end, layout):
             if chunk.name in _NEEDED: chunks[chunk.name] = _at(f, chunk.body, chunk.size)
             at = chunk.body + chunk.size
         size = at - chunk.body
-    if not another: _check_rest(f, _skip_tags(f, at, end), end, sum(map(len, sound)))
+    if not another: _check_rest(f, skip_tags(f, at, end), end, sum(map(len, sound)))
     return _Contents(chunks, tuple(sound), share, chunk.at if another else end)
 
 # %% ../../nbs/101_audio.containers.ipynb #f3a377dd
@@ -295,7 +309,7 @@ def _stretch(f, start, stated, end):
     there = end - start
     if stated <= 0 or stated >= 0x7fff_0000 and stated > there: stated = there
     stop = min(end, start + stated)
-    _check_rest(f, _skip_tags(f, stop, end), end, stop - start)
+    _check_rest(f, skip_tags(f, stop, end), end, stop - start)
     return range(start, stop), min(1., there/stated)
 
 def _au(f, start, end):
@@ -347,7 +361,7 @@ def _voc_blocks(f, start, end): # yields (format or None, bytes or range), the s
             channels, ticks = head[3] + 1, 65_536 - int.from_bytes(head[:2], 'little')
             extended = 256_000_000//(ticks*channels), channels, head[2]
         at = body + size
-    if at < end: _check_rest(f, _skip_tags(f, at + (kind == 0), end), end, 0)
+    if at < end: _check_rest(f, skip_tags(f, at + (kind == 0), end), end, 0)
 
 def _voc(f, start, end):
     form, pieces, shares = None, [], []
@@ -397,7 +411,7 @@ def _ogg_links(f, start, end):
 
 def _ogg(f, start, end):
     links, at = _ogg_links(f, start, end)
-    at = _skip_tags(f, at, end)
+    at = skip_tags(f, at, end)
     if any(b'OggS' in block for _, block in _blocks(f, at + 1, end)): raise Damaged('a part in its middle is missing')
     if not links: raise Damaged('none of its sound is there')
     if not all(link.complete for link in links): raise Damaged('its end is missing')
@@ -502,7 +516,7 @@ class _Run:
         note[place + 8:place + 12] = self.count.to_bytes(4, 'big')
         length = len(note) + sum(map(len, self.ranges))
         if note[place + 7] & 2: note[place + 12:place + 16] = length.to_bytes(4, 'big')
-        cut = int.from_bytes(note[place + 141:place + 144], 'big')         # at the beginning and at the end, 12 bits each
+        cut = int.from_bytes(note[place + 141:place + 144], 'big')     # at both ends, 12 bits each
         samples = max(0, samples - (cut >> 12) - (cut & 0xfff))
         return Part((bytes(note), *self.ranges), 'mp3', samples, self.count/max(stated, self.count))
 
@@ -517,7 +531,7 @@ def _runs(f, start, end):
         frame = _frame(head := _at(f, at, 44))
         whole = frame and at + frame[1] <= end
         if not whole or not broken and frame[0] != runs[-1].kind and not _frames_here(f, at, end):
-            behind = _skip_tags(f, at, end)
+            behind = skip_tags(f, at, end)
             broken = behind == at
             at = _after_gap(f, at, end, runs, length) if broken else behind
             continue
@@ -563,7 +577,7 @@ def find_parts(
         one after the other; none: it is not known here
     """
     end = file.seek(0, 2)
-    start = _skip_tags(file, 0, end)
+    start = skip_tags(file, 0, end)
     if start >= end: start = 0
     head = _at(file, start, 20)
     for magic, walk in _CONTAINERS:

@@ -18,7 +18,7 @@ import numpy as np
 import soundfile as sf
 import torch
 from numpy.typing import NDArray
-from .containers import Damaged, Part, PartFile, find_parts
+from .containers import Damaged, Part, PartFile, find_parts, skip_tags
 from ..core import MissingFile, UserError, printable
 
 # %% ../../nbs/102_audio.decode.ipynb #d05aaa6a
@@ -302,6 +302,14 @@ def _foreign_tags(file, path):
             return {k: v for k, v in container.metadata.items() if k in _TEXTS}
     except av.error.FFmpegError as e: raise AudioError(path, 'it is not a sound that can be read here') from e
 
+def _tagged(file):
+    "What libsndfile shall read tags of: the file; of an MP3 only tags and the first sound, as it remarks on the others"
+    end = file.seek(0, 2)
+    try: parts = find_parts(file)
+    except Damaged: parts = []
+    if not parts or parts[0].kind != 'mp3': return Part((range(end),), '')
+    return replace(parts[0], pieces=(range(skip_tags(file, 0, end)), *parts[0].pieces))
+
 def read_tags(
     path: str | Path,
 ) -> dict[str, Any]:
@@ -320,7 +328,7 @@ def read_tags(
     path, mp3 = _existing(path), False
     with open(path, 'rb') as file:
         try:
-            with _open_part(file, Part((range(path.stat().st_size),), '')) as f:
+            with _open_part(file, _tagged(file)) as f:
                 tags = {k: v for k in _TEXTS if (v := getattr(f, k))}
                 mp3 = f.format == 'MP3'
         except sf.SoundFileError: tags = _foreign_tags(file, path)
