@@ -305,7 +305,7 @@ def test_the_command(place, made):
     command = typer.main.get_command(app).commands['report']
     there = {n: p.default for n, p in inspect.signature(report).parameters.items()}
     options = {p.name: p.default for p in command.params if p.name in there and not p.required}
-    assert options == {n: there[n] for n in ('seed', 'generated', 'max_sounds', 'vocoder', 'keep')}
+    assert options == {n: there[n] for n in ('seed', 'generated', 'max_sounds', 'vocoder', 'keep', 'threads')}
 
 
 def test_the_panel_measures_beside_the_page(place, made, tmp_path):

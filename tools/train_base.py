@@ -68,6 +68,7 @@ class Sounds:
 
     def __len__(self) -> int: return len(self.sounds)
     def __getitem__(self, i: int) -> torch.Tensor: return self.sounds[i]
+    def read(self, i: int, start: int = 0, stop: int | None = None) -> torch.Tensor: return self.sounds[i][start:stop]
 
     def split(self, share: float, seed: int) -> tuple[list[int], list[int]]:
         "Which sounds are learned, and which are held out"
