@@ -140,6 +140,7 @@ class Archive:
         with _intact():
             self._zip = _open_zip(file)
             self._top = _check_records(self._zip, file.seek(0, os.SEEK_END))
+            self._sizes = {record.filename: record.file_size for record in self._zip.infolist()}
 
     def read(self,
         name: str,
@@ -155,8 +156,8 @@ class Archive:
             bytes that it may have
         """
         name = f'{self._top}/{name}'
-        if name not in self._zip.namelist(): raise ArchiveError(f'missing record {name[len(self._top) + 1:]}')
-        if self._zip.getinfo(name).file_size > most: raise ArchiveError(f'record {name} is too big')
+        if name not in self._sizes: raise ArchiveError(f'missing record {name[len(self._top) + 1:]}')
+        if self._sizes[name] > most: raise ArchiveError(f'record {name} is too big')
         with _intact(): return self._zip.read(name)
 
     def _checked(self) -> io.BytesIO:
@@ -164,7 +165,7 @@ class Archive:
         _check_pickle(self.read('data.pkl'))
         checked = io.BytesIO()
         with zipfile.ZipFile(checked, 'w') as z:
-            for record in self._zip.namelist():
+            for record in self._sizes:
                 name = record[len(self._top) + 1:]
                 data = self.read(name)
                 if _OF_TORCH.fullmatch(name): z.writestr(f'archive/{name}', data)

@@ -5,7 +5,7 @@ file"""
 
 # %% ../nbs/720_pipeline.ipynb #d1b60daa
 from __future__ import annotations
-import math
+import contextlib, math, os
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, replace
@@ -19,11 +19,11 @@ __all__ = ['sounds_folder', 'train_model', 'vocoder_lock', 'bundle_vocoder', 'pl
 from torch import Tensor
 from .audio.corpus import Corpus
 from .audio.files import Sound
-from .core import MissingFile, UserError, choose_device, free_names, models_folder, named_folder
+from .core import MissingFile, UserError, choose_device, named_folder
 from .latent.analysis import analyze
 from .latent.sliders import name_sliders
 from .latent.texture import measure_texture
-from .library.card import MODEL_FILE_EXTENSION, file_stem, previews_folder
+from .library.card import previews_folder
 from .library.unfinished import checkpoint_path, find_unfinished
 from .models.metadata import ModelMetadata
 from .models.model import Model
@@ -53,8 +53,17 @@ class _Previews:
         "Write the two sounds, of that sample rate, if it is time"
         if not self.every or epoch % self.every: return
         for name, x in zip(('original', f'epoch-{epoch:04}'), sounds()):
-            title = f'{self.folder.name}: {self.kind}{name}'
+            title = f'{self.folder.name.split("+")[0]}: {self.kind}{name}'
             Sound(x.cpu().numpy(), rate, dict(name=title)).save(self.folder/f'{self.kind}{name}.wav', overwrite=True)
+
+    def move(self, path: Path) -> None:
+        "Put the sounds beside the model file that the training has become; where the disk does not let them, they stay"
+        with contextlib.suppress(OSError):
+            for file in list(self.folder.iterdir()):
+                previews_folder(path).mkdir(parents=True, exist_ok=True)
+                os.replace(file, previews_folder(path)/file.name)
+            self.folder.rmdir()
+            self.folder.parent.rmdir()
 
 def _reconstruction_so_far(
     task: VAETraining,
@@ -171,8 +180,7 @@ def train_model(
     if not isinstance(cfg or settings_of(preset, seed=seed), TrainConfig):
         raise UserError(f'{cfg!r} is not a TrainConfig: give one as cfg.')
     choose_device(device)
-    future_file = next(free_names(models_folder(models_dir), file_stem(name), MODEL_FILE_EXTENSION))
-    previews = _Previews(future_file, folder, preview_interval)
+    previews = _Previews(checkpoint_path(models_dir, metadata.name), folder, preview_interval)
     with use_threads(threads), _own_checkpoint(metadata.name, models_dir, folder, resume) as checkpoint:
         forecast = Forecast(outlook, minutes, device=device)
         forecast.check_minutes()
@@ -195,6 +203,7 @@ def train_model(
         model = _handed_over(training, corpus, metadata)
         if not training.is_main: return model
         model = write_model(_analyzed(training, model, forecast), models_dir)
+        previews.move(model.path)
         checkpoint.remove()
         forecast.tell('done', 0., always=True)
     return model
