@@ -126,7 +126,8 @@ def place(
         (2,t) left and right ear
     """
     if not isinstance(azimuth, (int, float)) or not -360 <= azimuth <= 360:
-        raise UserError(f'An azimuth of {azimuth} is not a direction: give degrees from -180 to 180; 90 is to the right.')
+        remedy = 'give degrees from -180 to 180; 90 is to the right'
+        raise UserError(f'An azimuth of {azimuth} is not a direction: {remedy}.')
     return _filter(torch.as_tensor(x), _head(float(azimuth), rate))
 
 # %% ../../nbs/130_audio.space.ipynb #e07c64e1

@@ -16,7 +16,7 @@ __all__ = ['UNFINISHED_COLUMNS', 'checkpoint_path', 'Unfinished', 'unfinished_tr
 
 # %% ../../nbs/622_library.unfinished.ipynb #cfd72a10
 from ..core import MissingFile, models_folder, printable
-from .card import file_facts, file_stem
+from .card import file_facts, file_stem, previews_folder
 from ..text import counted, duration_text, size_text
 from ..training.lock import Owner, TrainingLock, read_owner, running_owner
 
@@ -164,4 +164,5 @@ def discard_training(
         raise MissingFile(f'There is no unfinished training of {name!r}: distill model list --unfinished lists them.')
     with TrainingLock(training.path.with_name(f'{training.path.name}.lock'), training.name):
         training.path.unlink(missing_ok=True)
+        for preview in previews_folder(training.path).glob('*.wav'): preview.unlink(missing_ok=True)
     return training

@@ -394,7 +394,8 @@ def _other_sounds(before: dict[str, Any], own: dict[str, Any]) -> str:
     "How the sounds differ, whatever their folder is called; '' where they are the same"
     if before.get('fingerprint') == own['fingerprint']: return ''
     was, now = (f'{counted(c["n_files"], "file")}, {c["seconds"]:.1f} s' for c in (before, own))
-    return f'was made on other sounds ({was if was == now else f"{was}; now {now}"}): restore the folder'
+    if was == now: return f'was made on other sounds, or under other file names ({was}): restore the folder'
+    return f'was made on other sounds ({was}; now {now}): restore the folder'
 
 def _other_settings(before: dict[str, Any], own: dict[str, Any]) -> str:
     "The first setting that differs; '' where none does"
