@@ -81,7 +81,7 @@ class Pace:
         self.most, self.best = 1, 1
         self.seconds: dict[int, list[float]] = {}   # that an item took in this trial, by number of threads
         self.turns: list[int] = []                  # still to come in this trial
-        self.rest = 0.                              # seconds of work until the next
+        self.pause = 0.                              # seconds of work until the next
 
     def threads(self,
         most: int,
@@ -95,8 +95,8 @@ class Pace:
         """
         if most > self.most:
             self.most = self.best = most
-            self.turns, self.rest = [], 0.
-        if self.most > 1 and not self.turns and self.rest <= 0: self._begin()
+            self.turns, self.pause = [], 0.
+        if self.most > 1 and not self.turns and self.pause <= 0: self._begin()
         return min(most, self.turns[0] if self.turns else self.best)
 
     def _begin(self) -> None:
@@ -122,14 +122,14 @@ class Pace:
         items : int
             it consisted of
         """
-        self.rest -= seconds
+        self.pause -= seconds
         if not self.turns or n != self.turns[0]: return
         self.seconds[n].append(seconds/items)
         self.turns.pop(0)
         if self.turns: return
         medians = {n: statistics.median(times) for n, times in self.seconds.items()}
         self.best = min(medians, key=medians.__getitem__)
-        self.rest = self._cost(items)/TRYING
+        self.pause = self._cost(items)/TRYING
 
     def _cost(self, items: int) -> float:
         "Seconds that the trial took longer than the best number of threads would have"
