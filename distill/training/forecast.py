@@ -34,7 +34,7 @@ def _noise(folder: str) -> Corpus:
 def timed_step(
     cfg: TrainConfig = TrainConfig(),
     device: str = 'auto',
-    steps: int = 1,
+    steps: int = 2,
 ) -> float:
     """How many seconds a step takes on this machine now, training on noise
 
@@ -43,7 +43,7 @@ def timed_step(
     cfg : TrainConfig
     device : str
     steps : int
-        the fastest of them counts
+        the fastest of them counts, for the first one prepares things
     """
     with tempfile.TemporaryDirectory() as folder: task = VAETraining(_noise(folder), cfg=cfg, device=device)
     seconds = []
@@ -249,8 +249,11 @@ class Forecast:
     def check_minutes(self) -> None:
         "Refuse a budget that has no room for a training"
         if self.end == math.inf: return
-        needed = self.passed + (1.2*FINISH_STEPS + 50)*self.step_seconds
-        if needed <= self.end - self.start: return
+        steps = 1.2*FINISH_STEPS + min(50, self.steps)
+        for _ in range(3):                         # another try before it is refused: somebody may have been in the way
+            needed = self.passed + steps*self.step_seconds
+            if needed <= self.end - self.start: return
+            self.tried = min(self.step_seconds, self.try_step())
         given = duration_text(self.end - self.start)
         raise UserError(f'{given} is too short: on this machine, as busy as it is now, the shortest training takes about '
                         f'{duration_text(needed)}, naming the sliders included; give more minutes.')
