@@ -100,7 +100,9 @@ def by_pip(tool, wheel, d):
 
 def by_pipx(tool, wheel, d):
     home = dict(PIPX_HOME=str(d/'pipx'), PIPX_BIN_DIR=str(d/'bin'), PIPX_DEFAULT_PYTHON=sys.executable)
-    run(tool('pipx'), 'install', wheel, '--pip-args', ' '.join(without_cuda()), **home)
+    *options, torch = without_cuda()
+    (d/'torch.txt').write_text(torch)
+    run(tool('pipx'), 'install', wheel, '--pip-args', ' '.join([*options, '--constraint', str(d/'torch.txt')]), **home)
     assert 'First steps' in run(d/'bin'/'distill', '--help')
     return d/'pipx'/'venvs'/'distill'
 

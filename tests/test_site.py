@@ -14,7 +14,7 @@ def site(tmp_path_factory):
     made = '.venv .git __pycache__ .ipynb_checkpoints .mypy_cache _docs _proc _site_src shots distill-demo'.split()
     shutil.copytree(ROOT, d, symlinks=True, ignore=shutil.ignore_patterns(*made))
     env = {k: v for k, v in os.environ.items() if k != 'IN_TEST'}
-    command = [sys.executable, d/'tools'/'docs.py', '--engine', 'smalldocs', '--strict']
+    command = [sys.executable, d/'tools'/'docs.py', '--engine', 'smalldocs', '--strict', '--workers', '0']
     r = subprocess.run(command, env=env, capture_output=True, text=True)
     assert not r.returncode, r.stdout + r.stderr
     return d/'_docs'
