@@ -263,13 +263,6 @@ class VocoderTraining(Task):
         self.scores = {v.name: self._distance(v) for v in (GriffinLim(self.mel), Base(self.mel))}   # without training
         self.reference = self.scores['griffin-lim']
 
-    @torch.no_grad()
-    def _distance(self, vocoder: Vocoder | Fourier | HiFiGAN) -> float | None:
-        "Mean distance of held-out sounds from what a vocoder makes of their mels; None where nothing is held out"
-        def distance(s): return mr_stft(vocoder(s.mel), s.sound).item()
-        far = parallel(distance, self.held_out)
-        return sum(far)/len(far) if far else None
-
     def _example(self, x: torch.Tensor) -> Example: # (t,)
         "A sound, its mel and its phases"
         return make_example(x, self.mel, self.cfg.frames, self.low_steps)
@@ -282,6 +275,13 @@ class VocoderTraining(Task):
         self.weights = torch.tensor([max(.3, s.sound.shape[-1]/sample_rate)**.5 for s in self.sounds])
         every = -(-len(held_out)//12) or 1
         self.held_out = parallel(self._example, (corpus.read(i, 0, 2*sample_rate) for i in held_out[::every]))
+
+    @torch.no_grad()
+    def _distance(self, vocoder: Vocoder | Fourier | HiFiGAN) -> float | None:
+        "Mean distance of held-out sounds from what a vocoder makes of their mels; None where nothing is held out"
+        def distance(s): return mr_stft(vocoder(s.mel), s.sound).item()
+        far = parallel(distance, self.held_out)
+        return sum(far)/len(far) if far else None
 
     def _begin_discriminators(self) -> None:
         "Discriminators and their optimizer, where there are to be any"
