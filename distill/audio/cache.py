@@ -95,8 +95,10 @@ def decode(
         samples, checksum = samples + len(y), zlib.crc32(y.data, checksum)
         take(y)
     hashed.update(str(rate).encode())
-    levels = (peak_level(np.array([level])) for level in (loudest, peak))
-    return Facts(False, rate, first.shape[1], frames, *levels, hashed.hexdigest(), samples, checksum)
+    return Facts(
+        rate=rate, channels=first.shape[1], frames=frames,
+        loudest=peak_level(np.array([loudest])), peak=peak_level(np.array([peak])),
+        sound=hashed.hexdigest(), samples=samples, checksum=checksum)
 
 # %% ../../nbs/115_audio.cache.ipynb #a92e26ee
 class _Unstorable(Exception):

@@ -65,17 +65,21 @@ def resample_blocks(
     if rate == to:
         yield from blocks
         return
-    came, made, held = [], 0, None
+    came, made, last = 0, 0, None
     ratio = Fraction(rate, to).limit_denominator(1000)
-    counted = (came.append(block.shape[-1]) or block for block in blocks)
-    for y in counted if ratio == 1 else _filtered(counted, ratio.numerator, ratio.denominator):
-        if held is not None:
-            made += held.shape[-1]
-            yield held
-        held = y
-    if held is None: return
-    length = max(1, round(sum(came)*to/rate)) - made
-    yield torch.nn.functional.pad(held, (0, max(0, length - held.shape[-1])))[..., :max(0, length)]
+    def counted():
+        nonlocal came
+        for block in blocks:
+            came += block.shape[-1]
+            yield block
+    for y in counted() if ratio == 1 else _filtered(counted(), ratio.numerator, ratio.denominator):
+        if last is not None:
+            made += last.shape[-1]
+            yield last
+        last = y
+    if last is None: return
+    length = max(1, round(came*to/rate)) - made
+    yield torch.nn.functional.pad(last, (0, max(0, length - last.shape[-1])))[..., :max(0, length)]
 
 # %% ../../nbs/103_audio.rates.ipynb #03bbcf86
 def resample(
