@@ -69,7 +69,7 @@ def unwritable(folder: Path) -> str:
 
 # %% ../../nbs/920_cli.doctor.ipynb #b05b0002
 def busy_cores() -> float | None:
-    "How many cores all programs kept busy in the last minute, at most all there are; None where the system does not say"
+    "How many cores all programs kept busy in the last minute, at most all there are; None where that is not known"
     if not hasattr(os, 'getloadavg'): return None
     return min(os.getloadavg()[0], float(os.cpu_count() or 1))
 
