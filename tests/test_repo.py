@@ -247,7 +247,7 @@ def test_imports_stay_light(first):
     r = subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert r.stdout.strip() == ''
 
-LAZY = pytest.mark.parametrize('package', ['distill', 'distill.models', 'distill.library', 'distill.ui', 'distill.cli'])
+LAZY = pytest.mark.parametrize('package', ['distill', 'distill.audio', 'distill.models', 'distill.library', 'distill.ui', 'distill.cli'])
 
 @LAZY
 def test_lazy_names_exist(package):
