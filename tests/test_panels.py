@@ -20,7 +20,7 @@ from distill.generation.presets import presets
 from distill.generation.recipe import Recipe
 from distill.library.catalog import ModelLibrary
 from distill.library.history import History
-from distill.library.unfinished import checkpoint_path
+from distill.library.unfinished import checkpoint_path, find_unfinished
 from distill.models.metadata import ModelMetadata, VocoderInfo
 from distill.models.persistence import load_model, save_model
 from distill.training.lock import TrainingLock
@@ -714,7 +714,8 @@ time.sleep(.2)"""
     r = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, timeout=120)
     assert r.returncode == 0 and r.stderr == ''
     assert read_checkpoint(tmp_path/'checkpoints'/'x.pt')['done'] == 0
-    assert len(list((tmp_path/'checkpoints').iterdir())) == 1
+    assert {f.name for f in (tmp_path/'checkpoints').iterdir()} == {'x.pt', 'x.pt.lock'}   # and whose it was
+    assert find_unfinished('x', tmp_path).owner is None
 
 @pytest.fixture
 def voiced(library, sounds):
