@@ -183,6 +183,7 @@ def train_model(
     previews = _Previews(checkpoint_path(models_dir, metadata.name), folder, preview_interval)
     with use_threads(threads), _own_checkpoint(metadata.name, models_dir, folder, resume) as checkpoint:
         forecast = Forecast(outlook, minutes, device=device)
+        forecast.steps = steps or forecast.steps
         forecast.check_minutes()
         if not isinstance(corpus, Corpus): corpus = Corpus(corpus, progress=forecast.reading)
         if opened: opened(corpus)
@@ -203,7 +204,7 @@ def train_model(
         model = _handed_over(training, corpus, metadata)
         if not training.is_main: return model
         model = write_model(_analyzed(training, model, forecast), models_dir)
-        previews.move(model.path)
+        if model.path: previews.move(model.path)
         checkpoint.remove()
         forecast.tell('done', 0., always=True)
     return model

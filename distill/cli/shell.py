@@ -50,14 +50,16 @@ def print_json(result: object) -> None:
 # %% ../../nbs/900_cli.shell.ipynb #5e110002
 _NEAREST = {'…': '...', '–': '-', '—': '-', '−': '-', '’': "'", '“': '"', '”': '"', '→': '->', '×': 'x', '·': '*'}
 
-def _nearest(e: UnicodeEncodeError) -> tuple[str, int]:
+def _nearest(e: UnicodeError) -> tuple[str | bytes, int]:
     "What stands for a character that the encoding lacks, and where to go on: an error handler for `codecs`"
+    assert isinstance(e, UnicodeEncodeError)
     character = e.object[e.start]
     letter = unicodedata.normalize('NFKD', character).encode('ascii', 'ignore').decode()
     return _NEAREST.get(character) or letter or '?', e.start + 1
 
-def _nearest_or_byte(e: UnicodeEncodeError) -> tuple[str | bytes, int]:
+def _nearest_or_byte(e: UnicodeError) -> tuple[str | bytes, int]:
     "The same, but a byte that was no text is passed on"
+    assert isinstance(e, UnicodeEncodeError)
     code = ord(e.object[e.start])
     return (bytes([code - 0xdc00]), e.start + 1) if 0xdc80 <= code <= 0xdcff else _nearest(e)
 
@@ -103,8 +105,8 @@ def prepare_streams() -> None:
     for name, kind in dict(stdout=_Stream, stderr=_Notes).items():
         stream = getattr(sys, name)
         encoding = 'only-ascii' if codecs.lookup(stream.encoding).name == 'ascii' else stream.encoding
-        how = dict(encoding=encoding, errors='distill' if stream.isatty() else 'distill-bytes')
-        setattr(sys, name, kind(stream.detach(), **how, line_buffering=stream.line_buffering))
+        errors = 'distill' if stream.isatty() else 'distill-bytes'
+        setattr(sys, name, kind(stream.detach(), encoding, errors, line_buffering=stream.line_buffering))
 
 def run(app: typer.Typer) -> None:
     "Run the command line as a program; help that cannot be written is an error in a sentence too"

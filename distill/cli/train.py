@@ -63,9 +63,9 @@ def _train(
         if find_unfinished(name, models_dir) is None: return 'Interrupted before the first step; nothing was learned.'
         return f'Interrupted; nothing is lost. {resume_with}'
     with interruptible(interrupted), Progress('Training') if is_main() else nullcontext() as bar:
-        how = _Whole(bar) if bar else None
-        return train_model(folder, name, models_dir, progress=how and how.learned, outlook=how and how.show,
-                           opened=opened, **settings)
+        whole = _Whole(bar) if bar else None
+        told: dict[str, Any] = dict(progress=whole.learned, outlook=whole.show) if whole else {}
+        return train_model(folder, name, models_dir, opened=opened, **told, **settings)
 
 class _Whole:
     "The bar of a whole training: how far it is, and how well it learned by the last epoch"
