@@ -283,7 +283,7 @@ class HistorySection:
     def update(self) -> None:
         "Show how full the history is, and its newest takes that match the query"
         try: self.size.value = dim(f'In the history: {self.history.caption}')
-        except UserError as e: self.size.value = dim(str(e))   # a folder that cannot be read: sounds are made all the same
+        except UserError as e: self.size.value = dim(str(e))   # sounds are made all the same
         query, names = self.query.value.strip(), []
         self.found.value = ''
         if query:
