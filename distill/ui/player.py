@@ -432,19 +432,6 @@ class Player(anywidget.AnyWidget):
         "The sound, or a section of it, divided by its peak if that is above full scale"
         return Sound(self.sound.samples[..., section]/max(1., self._loudest), self.rate, self.sound.info)
 
-    def _send_piece(self, k):
-        "Send piece `k` of the wav"
-        try: self._wav = self._wav or self._encode_wav()
-        except UserError as e: return self.send(dict(piece=k, error=str(e)), [b''])
-        pieces = -(-len(self._wav)//_PIECE_BYTES)
-        data = self._wav[k*_PIECE_BYTES:(k + 1)*_PIECE_BYTES]
-        if k == pieces - 1: self._wav = b''
-        self.send(dict(piece=k, of=pieces, name=f'{file_name(self.title)}.wav'), [data])
-
-    def _encode_wav(self):
-        "The bytes of the wav that `save` writes"
-        with tempfile.TemporaryDirectory() as d: return self._within_full_scale().save(Path(d)/'x.wav').read_bytes()
-
     def static_html(self) -> str:
         "The first ten seconds, for a page without a kernel"
         beginning = Sound(self.sound.samples[..., :round(STATIC_SECONDS*self.rate)], self.rate)
@@ -457,6 +444,19 @@ class Player(anywidget.AnyWidget):
 
     def _repr_mimebundle_(self, **kwargs: Any) -> Any:
         return with_static_html(super()._repr_mimebundle_(**kwargs), self.static_html())
+
+    def _send_piece(self, k):
+        "Send piece `k` of the wav"
+        try: self._wav = self._wav or self._encode_wav()
+        except UserError as e: return self.send(dict(piece=k, error=str(e)), [b''])
+        pieces = -(-len(self._wav)//_PIECE_BYTES)
+        data = self._wav[k*_PIECE_BYTES:(k + 1)*_PIECE_BYTES]
+        if k == pieces - 1: self._wav = b''
+        self.send(dict(piece=k, of=pieces, name=f'{file_name(self.title)}.wav'), [data])
+
+    def _encode_wav(self):
+        "The bytes of the wav that `save` writes"
+        with tempfile.TemporaryDirectory() as d: return self._within_full_scale().save(Path(d)/'x.wav').read_bytes()
 
 # %% ../../nbs/810_ui.player.ipynb #7770a270
 def _figure(mel, sound, title, width):
