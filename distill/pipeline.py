@@ -110,6 +110,7 @@ def _analyzed(task: VAETraining, model: Model, forecast: Forecast) -> Model:
     model = replace(model, analysis=measure_texture(plain, model.net, model.mel, task.mels))
     return replace(model, analysis=name_sliders(model, progress=forecast.naming))
 
+# %% ../nbs/720_pipeline.ipynb #1679baee
 def train_model(
     corpus: Corpus | str | Path,
     name: str,
@@ -315,6 +316,7 @@ def _usual_discriminators(type: str, device: str) -> str:
     if type == 'fourier': return 'none'
     return 'full' if choose_device(device).type == 'cuda' else 'small'
 
+# %% ../nbs/720_pipeline.ipynb #af000a5b
 def bundle_vocoder(
     model: ModelRef,
     corpus: Corpus | str | Path,

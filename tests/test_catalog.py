@@ -163,7 +163,7 @@ def test_another_version_of_the_index(shelf, version):
     assert len(lib) == 3 and 'ghost' not in names(lib)
     with sqlite3.connect(shelf/'library.db') as db: now = db.execute('PRAGMA user_version').fetchone()[0]
     newer = version == 3                                                   # a newer one is not ours to change
-    assert now == (3 if newer else 2) and ('later distill' in lib.note) == newer
+    assert now == (3 if newer else 2) and ('newer version of Distill' in lib.note) == newer
 
 def test_repair_reports(shelf):
     lib = ModelLibrary(shelf)

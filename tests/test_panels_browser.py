@@ -378,7 +378,7 @@ panel.controls.seconds.value, panel.count.value = .1, 4"""
     devtools = page.context.new_cdp_session(page)
     devtools.send('Performance.enable')
     names = page.locator('.distill-take .name')
-    def held():
+    def counted_nodes():
         devtools.send('HeapProfiler.collectGarbage')
         metrics = {m['name']: m['value'] for m in devtools.send('Performance.getMetrics')['metrics']}
         return metrics['Nodes'], metrics['JSEventListeners']
@@ -390,7 +390,7 @@ panel.controls.seconds.value, panel.count.value = .1, 4"""
                 const names = [...document.querySelectorAll('.distill-take .name')].map(e => e.textContent);
                 return names.length === 4 && names.every(name => !last.includes(name)); }""", arg=last)
             page.locator('.distill-message', has_text='Generating').wait_for(state='detached')
-        return held()
+        return counted_nodes()
     first = more()
     after = more()
     assert all(b <= 1.02*a for a, b in zip(first, after)), (first, after)

@@ -242,7 +242,7 @@ _WAV_CODES = 1, 2, 3, 6, 7, 0x11, 0x31, 0x40, 0x64, 0xfffe   # that libsndfile r
 
 def _wav_parts(f, contents, fmt, order):
     "The sound of a WAV with this `fmt ` chunk"
-    if not contents.sound or len(fmt) < 14: raise Damaged('none of its sound is there')
+    if not contents.sound or len(fmt) < 14: raise Damaged('it contains no audio data')
     code = int.from_bytes(fmt[:2], order)
     if code in (0x50, 0x55): return _mpeg(f, contents.sound[0].start, contents.sound[-1].stop)
     if code not in _WAV_CODES: return []
@@ -267,7 +267,7 @@ def _wave64(f, start, end):
 def _aiff(f, start, end):
     contents = _contents(f, start, end, _AIFF)
     form, comm = _at(f, start + 8, 4), contents.chunks.get(b'COMM', b'')
-    if not contents.sound or len(comm) < 18: raise Damaged('none of its sound is there')
+    if not contents.sound or len(comm) < 18: raise Damaged('it contains no audio data')
     length = sum(map(len, contents.sound))
     channels, stated, bits = struct.unpack('>hIh', comm[:8])
     if comm[18:22] in (b'', b'NONE', b'sowt', b'twos', b'raw ', b'in24', b'in32'):
@@ -283,7 +283,7 @@ def _aiff(f, start, end):
 def _svx(f, start, end):
     contents = _contents(f, start, end, _SVX)
     voice = contents.chunks.get(b'VHDR', b'')
-    if not contents.sound or len(voice) < 20: raise Damaged('none of its sound is there')
+    if not contents.sound or len(voice) < 20: raise Damaged('it contains no audio data')
     one_after_the_other = contents.chunks.get(b'CHAN', b'')[-1:] == b'\6'        # the channels
     if voice[15] or one_after_the_other: return []                               # 15: how it is compressed
     body = _at(f, start + 8, 4) + _sized(b'VHDR', voice, 'big')
@@ -294,7 +294,7 @@ def _svx(f, start, end):
 
 def _caf(f, start, end):
     contents = _contents(f, start, end, _CAF)
-    if not contents.sound or b'desc' not in contents.chunks: raise Damaged('none of its sound is there')
+    if not contents.sound or b'desc' not in contents.chunks: raise Damaged('it contains no audio data')
     chunks = [name + struct.pack('>Q', len(contents.chunks[name])) + contents.chunks[name]
               for name in (b'desc', b'kuki', b'pakt') if name in contents.chunks]
     length = sum(map(len, contents.sound)) + 4
@@ -305,7 +305,7 @@ def _caf(f, start, end):
 # %% ../../nbs/101_audio.containers.ipynb #1948110f
 def _stretch(f, start, stated, end):
     "The range of a sound, and which share of it is there, where its header states so many bytes"
-    if not start < end: raise Damaged('none of its sound is there')
+    if not start < end: raise Damaged('it contains no audio data')
     there = end - start
     if stated <= 0 or stated >= 0x7fff_0000 and stated > there: stated = there
     stop = min(end, start + stated)
@@ -322,7 +322,7 @@ def _au(f, start, end):
 
 def _avr(f, start, end):
     header = _at(f, start, 128)
-    if len(header) < 128: raise Damaged('none of its sound is there')
+    if len(header) < 128: raise Damaged('it contains no audio data')
     channels, bits, frames = 2 if any(header[12:14]) else 1, header[15], int.from_bytes(header[26:30], 'big')
     sound, share = _stretch(f, start + 128, frames*channels*bits//8, end)
     return [Part((header, sound), 'avr', share=share)]
@@ -373,7 +373,7 @@ def _voc(f, start, end):
         zero = b'\0' if bits == 16 else bytes([(128, 0xd5, 0xff)[max(0, code - 5)]])
         pieces.append(zero*(piece*form[1]*bits//8) if isinstance(piece, int) else piece)
         shares.append(share)
-    if not form: raise Damaged('none of its sound is there')
+    if not form: raise Damaged('it contains no audio data')
     rate, channels, frame = form[0], form[1], form[1]*bits//8
     fmt = struct.pack('<HHIIHH', code, channels, rate, rate*frame, frame, bits)
     length = sum(map(len, pieces))
@@ -413,7 +413,7 @@ def _ogg(f, start, end):
     links, at = _ogg_links(f, start, end)
     at = skip_tags(f, at, end)
     if any(b'OggS' in block for _, block in _blocks(f, at + 1, end)): raise Damaged('a part in its middle is missing')
-    if not links: raise Damaged('none of its sound is there')
+    if not links: raise Damaged('it contains no audio data')
     if not all(link.complete for link in links): raise Damaged('its end is missing')
     if any(len(link.serials) > 1 or link.kind not in (b'\1vorbis\0', b'OpusHead') for link in links): return []
     return [Part((range(link.start, link.stop),), 'ogg') for link in links]
@@ -431,7 +431,7 @@ def _flac(f, start, end):
     bounds, parts = [*sorted(found), end], []
     for start, stop in itertools.pairwise(bounds):
         head = bytearray(_at(f, start, 26))
-        if len(head) < 26: raise Damaged('none of its sound is there')
+        if len(head) < 26: raise Damaged('it contains no audio data')
         frames = (head[21] & 15) << 32 | int.from_bytes(head[22:26], 'big')
         head[21] &= 0xf0
         head[22:26] = bytes(4)

@@ -20,7 +20,7 @@ __all__ = ['app']
 # %% ../../nbs/960_cli.commands.ipynb #27fad77a
 _SUMMARY = 'Train on your own sounds, steer what was learned, keep it in one safe file.'
 _FIRST_STEPS = """First steps:
-  distill demo                                 try the whole way, on sounds that it makes itself
+  distill demo                                 try everything once, on example sounds
   distill train ~/sounds/rain --name rain      learn from a folder of yours
   distill generate rain --seconds 3 -n 5       make new sounds from what was learned
   distill train-vocoder rain ~/sounds/rain     give it a vocoder of its own, used if it measures better

@@ -113,7 +113,7 @@ def _check_learning(task: VAETraining, seconds: float) -> tuple[float, float]:
     after = _error(task, batch)
     if not after < before:
         raise UserError(f'The training did not learn (error {before:.2f} before, {after:.2f} after): '
-                        'this machine or its torch computes wrongly.')
+                        'the processor or this build of torch gives wrong results.')
     return times
 
 # %% ../../nbs/920_cli.doctor.ipynb #aaa45fad

@@ -112,7 +112,7 @@ class Output:
         'distill.generation.sounds.save_sound', 'bits', words=('16', '24', '32'))] = None
     device: Annotated[str, option('distill.models.persistence.load_model', 'device', words=DEVICES)] = 'cpu'
     compare_with: Annotated[Optional[Path], typer.Option('--near', metavar='FOLDER', help=(
-        'Folder of sounds to compare each new sound with: is it a copy of one, near them, or unlike them?'))] = None
+        'Folder of sounds to compare with: says of each new sound whether it is a copy, near or unlike.'))] = None
     overwrite: Overwrite = False
     history: Annotated[bool, typer.Option(help='Also put each sound into the history.')] = True
     models_dir: ModelsDir = None

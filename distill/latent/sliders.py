@@ -210,7 +210,7 @@ def _try(search: _Search, descriptors: list[int]) -> tuple[list[tuple[float, flo
     "Ends, in shares of the corpus, and trials of a set of descriptors; the probe learns from them"
     base = sample_starts(search.model.analyzed, _TRIED, search.generator)
     edges = [search.percentiles(d, _EDGES) for d in descriptors]
-    targets = [np.linspace(*edge, _GRID).tolist() for edge in edges]
+    targets = [np.linspace(low, high, _GRID).tolist() for low, high in edges]
     moved = search.moved(descriptors, base, targets)
     found = search.scaled(search.describe_mels(moved), range(len(_ON_MEL)))
     ends, trials = [], []

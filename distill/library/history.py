@@ -68,7 +68,7 @@ class _HistoryIndex(FolderIndex):
             try: files = list_files(folder, '.flac')
             except FileNotFoundError: continue
             except OSError as e:
-                remedy = 'change the permissions of this folder'
+                remedy = 'it must be a folder that you may read'
                 raise MissingFile(f'Cannot read the history {folder} ({e.strerror or e}): {remedy}.') from e
             found |= {f'{prefix}{name}': facts for name, facts in files.items()}
         return found
@@ -184,7 +184,7 @@ class History:
         self.note = ''
         if removed:
             self.note = (f'The history is full ({size_text(self.limit)}), so its oldest takes were removed '
-                         f'({len(removed)}). Keep those that are to stay.')
+                         f'({len(removed)}). Keep the ones you do not want to lose.')
         if over > room:
             self.note = (f'The history is over its limit ({size_text(self.limit)}), and everything left in it is kept: '
                          'delete some takes.')

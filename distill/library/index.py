@@ -148,7 +148,7 @@ class IndexFile:
         "Make the tables, unless they are there"
         with self.open() as db: version = _version(db)
         if version == self.version: return
-        if version > self.version: raise sqlite3.OperationalError('it was made by a later distill')
+        if version > self.version: raise sqlite3.OperationalError('it was made by a newer version of Distill')
         with self.open(write=True) as db:
             if _version(db) == self.version: return  # somebody else was first
             old = db.execute("SELECT name FROM sqlite_master WHERE type='table'").fetchall()

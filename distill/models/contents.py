@@ -48,7 +48,7 @@ def _check_tensor(t, bad):
     if unusual: raise bad('holds an unusual tensor')
     if not t.is_contiguous() or t.numel()*t.element_size() != t.untyped_storage().nbytes():
         raise bad('holds a tensor of wrong shape')
-    if t.requires_grad: raise bad('holds a tensor that wants a gradient')
+    if t.requires_grad: raise bad('holds a tensor that requires a gradient')
     if t.is_floating_point() and t.numel() and not all(torch.isfinite(x) for x in t.aminmax()):
         raise bad('holds numbers that are not finite')
 

@@ -84,7 +84,7 @@ def read_owner(
 
 # %% ../../nbs/405_training.lock.ipynb #404e877a
 def _born(pid: int) -> str:
-    "When a process of this machine began, counted from which start of the machine; '' where it has ended or nobody says"
+    "When a process of this machine began, and since which start of the machine; '' where it ended or nobody says"
     try:
         boot = Path('/proc/sys/kernel/random/boot_id').read_text().strip()
         state, *fields = Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()
@@ -176,13 +176,13 @@ class TrainingLock:
         return f'A {kind} of {self.owner.name!r} is running already, in {owner or "another process"}: {remedy}.'
 
     @property
-    def held(self) -> bool:
+    def is_held(self) -> bool:
         "Whether the lock is ours, and its file is the one that others find"
         return self._fd is not None and _has_name(self._fd, self.path) and read_owner(self.path) == self.owner
 
     def renew(self) -> bool:
         "Whether the lock is ours still, or again because nobody else took it"
-        if self.held: return True
+        if self.is_held: return True
         other = read_owner(self.path)
         self.release()
         if other is None: self._take(tries=1)
@@ -201,7 +201,7 @@ class TrainingLock:
         if self._fd is None: return
         with contextlib.suppress(OSError):         # a disk that is full, or not there any more
             if last: self._write(self._fd, replace(last, pid=0))
-            elif self.held: self.path.unlink()
+            elif self.is_held: self.path.unlink()
         os.close(self._fd)
         self._fd = None
 

@@ -374,7 +374,7 @@ class CheckpointFile:
 
     def remove(self) -> None:
         "Remove the checkpoint of a training that is finished"
-        if self.lock and self.lock.held: self.path.unlink(missing_ok=True)
+        if self.lock and self.lock.is_held: self.path.unlink(missing_ok=True)
 
 Checkpoint = str | Path | CheckpointStore
 

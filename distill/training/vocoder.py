@@ -365,6 +365,7 @@ class VocoderTraining(Task):
 
     def _discriminator_losses(self, batch: Example) -> dict[str, torch.Tensor]:
         "How far the discriminators are from telling both sounds: scalars real, fake and their sum, loss"
+        assert batch.angle is not None
         with torch.no_grad(): real, fake = phase_augment(*self._compared(batch), batch.angle)
         with self._autocast(): return discriminator_loss(self.discriminators(real), self.discriminators(fake))
 

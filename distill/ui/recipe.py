@@ -94,7 +94,7 @@ class PartnerChoice:
 # %% ../../nbs/854_ui.recipe.ipynb #aed14b7d
 _SECONDS_TIP = 'Length in seconds; 0: the natural length of the sound'
 _DENSITY_TIP = 'Sounds a second, laid over one another; 0: one after the other, each at its natural length'
-_WIDTH_TIP = '0 is mono, 1 is two sides that share nothing'
+_WIDTH_TIP = 'Stereo width: 0 is mono, 1 is two unrelated sides'
 _AZIMUTH_TIP = 'Degrees around the head, for headphones: 90 right, -90 left, 180 behind; 0 leaves the sound where it is'
 _VARIATION_TIP = '0 is the reconstruction of the sound, 1 a sound as free as any other'
 _POSITION_TIP = '0 is the reconstruction of the first sound, 1 that of the second'

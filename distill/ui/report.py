@@ -102,7 +102,7 @@ def progress_text(work: Measuring) -> str:
     return f"{100*last['done']:.0f} %, {last['what']}, {duration_text(work.eta or 0)} left"
 
 # %% ../../nbs/858_ui.report.ipynb #af50ce57
-_SOUNDS_TIP = 'The model is measured on these sounds, and every new take tells how near it is to them'
+_SOUNDS_TIP = 'Sounds to measure the model on; every new take is compared with them'
 _MEASURE_TIP = "Measure the model on these sounds; the report is kept in the model's file"
 
 class ReportSection(W.Accordion):

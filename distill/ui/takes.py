@@ -114,15 +114,19 @@ class TakeView(W.VBox):
         button = takes.panel.button
         self.keep = button('Keep', lambda: takes.keep(self.take), 'Keep this take, here and in the history')
         self.drop = button('Drop', lambda: takes.drop(self.take), 'Remove this take; a full history may delete it')
-        self.recall = button('Recall', lambda: takes.recall(self.take), 'Set the controls back to what made this take')
-        self.vary = button('Vary', lambda: takes.vary(self.take), 'Make the next takes similar to this one')
-        self.export = button('Export', lambda: takes.export(self.take), 'Write this take into the export folder')
+        self.recall = button('Recall', self._with(takes.recall), 'Set the controls back to what made this take')
+        self.vary = button('Vary', self._with(takes.vary), 'Make the next takes similar to this one')
+        self.export = button('Export', self._with(takes.export), 'Write this take into the export folder')
         self.player = Player(Sound([0.]*4800), 'no sound')
         self.caption, self.image = W.HTML(), W.HTML()
         buttons = row(self.keep, self.drop, self.recall, self.vary, self.export)
         left = W.VBox([self.player, self.caption, buttons], layout=dict(flex='1 1 320px', min_width='300px'))
         super().__init__([row(left, self.image)])
         self.add_class('distill-take')
+
+    def _with(self, act: Callable[[Take], Any]) -> Callable[[], None]:
+        "Do something with the take that is shown; nothing once it is gone"
+        return lambda: act(self.take) if self.take else None
 
     def put(self, take: Take) -> None:
         "Show a take from now on"
@@ -207,7 +211,7 @@ class Takes:
         if take not in self.latest: return   # clicked twice
         self.latest.remove(take)
         self.kept.insert(0, take)
-        take.view.mark(kept=True)
+        if take.view: take.view.mark(kept=True)
         self._update()
         take.file = self.history.keep(take.file) if take.file else self.history.add(take.sound, keep=True)
 

@@ -183,7 +183,7 @@ class TrainPanel(TrainingPanel):
         self.sounds = CorpusChoice(self, self._show_corpus, sounds, into)
         self.name = self.on_change(field(W.Text, 'name', name), self._update, 'name')
         self.steps = self.on_change(field(W.BoundedIntText, 'steps', 0, 40, 80, min=0, max=1_000_000, step=50,
-                                          tooltip='0: what the folder calls for'), self._show_cost)
+                                          tooltip='0: as many as the folder needs'), self._show_cost)
         self.seed = self.on_change(field(W.BoundedIntText, 'seed', 0, 40, 80, min=0, max=2**31 - 1), self._show_example)
         self.cost = W.HTML()
         self.start = self.button('Start', self.begin, 'Train a model', button_style='primary', icon='play')
@@ -293,8 +293,9 @@ class TrainPanel(TrainingPanel):
         self.progress.show_status(self._status_text(other))
         show(self.progress.bar, work)
 
-    def follow(self, work: Training) -> None:
+    def follow(self, work: Work) -> None:
         "Show the progress of a training from now on"
+        assert isinstance(work, Training)
         TrainingPanel.follow(self, work)
         work.watchers.append(self._show_outlook)
 

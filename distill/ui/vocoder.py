@@ -301,7 +301,8 @@ class VocoderPanel(TrainingPanel):
 
     def _elsewhere(self) -> Owner | None:
         "The process in which a vocoder of this model is trained, if it is not followed here"
-        return running_owner(vocoder_lock(self.model.path)) if self.model and not self.running else None
+        path = self.model.path if self.model else None
+        return running_owner(vocoder_lock(path)) if path and not self.running else None
 
     def _cost_text(self) -> str:
         "What a training will take"
