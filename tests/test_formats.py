@@ -326,3 +326,14 @@ print(facts.frames, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss//1024)'''
         assert frames == seconds*96_000
         used.append(megabytes)
     assert used[1] < used[0] + 40, used
+
+@pytest.mark.parametrize('mode', ['CONSTANT', 'VARIABLE'])
+@pytest.mark.parametrize('rate', [8000, 12_000, 22_050, 44_100])
+def test_an_mp3_that_begins_inside_a_frame_is_read_without_a_word(rate, mode, read, capfd):
+    "Its first frames have their sound in frames that are not there: silence, and nothing on the error stream"
+    data = mp3(rate, mode=mode)
+    whole = read(data.replace(b'Xing', bytes(4)).replace(b'Info', bytes(4)))    # without the encoder's note
+    for cut in (97, 300, 777):
+        x = read(data[cut:])
+        assert capfd.readouterr() == ('', '')
+        np.testing.assert_allclose(x[:, -rate:], whole[:, -rate:], atol=1e-4)  # by then all is there

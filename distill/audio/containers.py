@@ -490,35 +490,58 @@ def _find_frames(f, start, end):
     return None
 
 # %% ../../nbs/101_audio.containers.ipynb #16efdb3b
+_RESERVOIR = 511   # bytes before a frame in which its sound may begin, at most
+
 @dataclass
 class _Run:
     "Frames of one kind that belong together"
     kind: _Kind
     note: bytes = b''     # a first frame that is no sound but an encoder's note
     count: int = 0        # of the frames with sound
-    ranges: list[range] = field(default_factory=list)
+    before: int = 0       # bytes of sound in all frames so far: the next one's may begin in them
+    pieces: list[bytes | range] = field(default_factory=list)
 
-    def add(self, at, length):
+    def add(self, f, at, length):
+        "One more frame; silence in place of one whose sound begins in frames that are not there"
         self.count += 1
-        if self.ranges and self.ranges[-1].stop == at: self.ranges[-1] = range(self.ranges[-1].start, at + length)
-        else: self.ranges.append(range(at, at + length))
+        last = self.pieces[-1] if self.pieces else b''
+        frame = b'' if self.before > _RESERVOIR else _at(f, at, length)
+        if frame and self._needs(frame) > self.before: self.pieces.append(self._silenced(frame))
+        elif isinstance(last, range) and last.stop == at: self.pieces[-1] = range(last.start, at + length)
+        else: self.pieces.append(range(at, at + length))
+        self.before += length - self.kind.note
+
+    def _needs(self, frame):
+        "How many bytes before a frame its sound begins"
+        at = 4 + 2*(~frame[1] & 1)
+        if self.kind.layer < 3: return 0
+        return frame[at] << 1 | frame[at + 1] >> 7 if self.kind.samples == 1152 else frame[at]
+
+    def _silenced(self, frame):
+        "A frame without sound of its own, which hands on all that the next ones may begin in"
+        at = 4 + 2*(~frame[1] & 1)
+        side = bytearray(self.kind.note - at)
+        if self.kind.samples == 1152: side[:2] = (min(self.before, 511) << 7).to_bytes(2, 'big')
+        else: side[0] = min(self.before, 255)
+        return frame[:at] + bytes(side) + frame[self.kind.note:]
 
     def drop_last(self, length):
         self.count -= 1
-        self.ranges[-1] = range(self.ranges[-1].start, self.ranges[-1].stop - length)
+        last = self.pieces.pop()
+        if len(last) > length: self.pieces.append(range(last.start, last.stop - length))
 
     def part(self):
         "The frames with a note that is right, or without"
         note, place, samples = bytearray(self.note), self.kind.note, self.count*self.kind.samples
         counts = note[place:place + 4] in (b'Xing', b'Info') and note[place + 7] & 1
-        if not counts: return Part((b'', *self.ranges), 'mp3', samples, endless=True)
+        if not counts: return Part((b'', *self.pieces), 'mp3', samples, endless=True)
         stated = int.from_bytes(note[place + 8:place + 12], 'big')
         note[place + 8:place + 12] = self.count.to_bytes(4, 'big')
-        length = len(note) + sum(map(len, self.ranges))
+        length = len(note) + sum(map(len, self.pieces))
         if note[place + 7] & 2: note[place + 12:place + 16] = length.to_bytes(4, 'big')
         cut = int.from_bytes(note[place + 141:place + 144], 'big')     # at both ends, 12 bits each
         samples = max(0, samples - (cut >> 12) - (cut & 0xfff))
-        return Part((bytes(note), *self.ranges), 'mp3', samples, self.count/max(stated, self.count))
+        return Part((bytes(note), *self.pieces), 'mp3', samples, self.count/max(stated, self.count))
 
 def _is_note(frame, kind):
     "Whether a frame is an encoder's note and no sound"
@@ -538,7 +561,7 @@ def _runs(f, start, end):
         kind, length = frame
         note = _is_note(head, kind)
         if note or broken or kind != runs[-1].kind: runs.append(_Run(kind, _at(f, at, length) if note else b''))
-        if not note: runs[-1].add(at, length)
+        if not note: runs[-1].add(f, at, length)
         at, broken = at + length, False
     return [run for run in runs if run.count]
 
