@@ -193,7 +193,7 @@ def _leakages(trials: list[_Trial]) -> Tensor: # (s,)
 # %% ../../nbs/550_latent.sliders.ipynb #422e72b9
 _GRID = 5            # places from percentile 1 to 99 at which a slider is tried
 _EDGES = .01, .99
-_TRIED = 12          # sounds that it is tried on
+_TRIED = 10          # sounds that it is tried on
 
 def _best_part(y: Tensor, descriptors: list[int], i: int, shares: list[float]) -> tuple[int, int]:
     "The part of the places that serves best, at least half of the way"
@@ -206,15 +206,15 @@ def _best_part(y: Tensor, descriptors: list[int], i: int, shares: list[float]) -
     parts = [(begin, end) for begin in range(_GRID) for end in range(begin + _GRID//2 + 1, _GRID + 1)]
     return max(parts, key=worth)
 
-def _try(search: _Search, descriptors: list[int]) -> tuple[list[tuple[float, float]], list[_Trial]]:
+def _try(search: _Search, descriptors: list[int], sounds: int) -> tuple[list[tuple[float, float]], list[_Trial]]:
     "Ends, in shares of the corpus, and trials of a set of descriptors; the probe learns from them"
-    base = sample_starts(search.model.analyzed, _TRIED, search.generator)
+    base = sample_starts(search.model.analyzed, sounds, search.generator)
     edges = [search.percentiles(d, _EDGES) for d in descriptors]
     targets = [np.linspace(low, high, _GRID).tolist() for low, high in edges]
     moved = search.moved(descriptors, base, targets)
     found = search.scaled(search.describe_mels(moved), range(len(_ON_MEL)))
     ends, trials = [], []
-    for i, y in enumerate(found.view(len(descriptors), _GRID, _TRIED, -1)):
+    for i, y in enumerate(found.view(len(descriptors), _GRID, sounds, -1)):
         shares = search.shares(descriptors[i], targets[i])
         begin, end = _best_part(y, descriptors, i, shares)
         ends.append((shares[begin], shares[end - 1]))
@@ -230,18 +230,19 @@ def _choose(search: _Search, most: int, least: float) -> Ends:
     descriptors = list(range(len(_ON_MEL)))
     best: Ends = {}
     most_worth = -1., 0.              # how many are good, and how good all are
-    _try(search, descriptors)
+    _try(search, descriptors, _TRIED//2)
     while descriptors:
-        ends, trials = _try(search, descriptors)
+        ends, trials = _try(search, descriptors, _TRIED)
         rho = torch.tensor([t.rho for t in trials])
         own = torch.tensor([t.effect for t in trials])
         leakage = _leakages(trials)
         good = ((rho >= _GOOD_RHO) & (leakage <= _GOOD_LEAKAGE) & (own >= LEAST_EFFECT)).sum().item()
         worth = good, (rho.clamp(min=0) - leakage.clamp(max=1)/2).sum().item()
-        usable = len(descriptors) <= most and (rho > least).all() and (own > LEAST_EFFECT).all()
+        works = (rho > least) & (own > LEAST_EFFECT)
+        usable = len(descriptors) <= most and works.all()
         if usable and worth > most_worth: most_worth, best = worth, dict(zip(descriptors, ends))
         if usable and (good == len(descriptors) or most_worth[0] >= len(descriptors)): break
-        let_go = min(2, max(1, len(descriptors) - most))
+        let_go = min(2, max(1, len(descriptors) - most, (~works).sum().item()))
         worst = torch.minimum(rho, 2*own + .4).sub(leakage).argsort()[:let_go].tolist()
         descriptors = [d for i, d in enumerate(descriptors) if i not in worst]
     return best
