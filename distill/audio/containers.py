@@ -543,6 +543,7 @@ class _Run:
         samples = max(0, samples - (cut >> 12) - (cut & 0xfff))
         return Part((bytes(note), *self.pieces), 'mp3', samples, self.count/max(stated, self.count))
 
+# %% ../../nbs/101_audio.containers.ipynb #9f36a9fd
 def _is_note(frame, kind):
     "Whether a frame is an encoder's note and no sound"
     return frame[kind.note:kind.note + 4] in (b'Xing', b'Info') or frame[36:40] == b'VBRI'
