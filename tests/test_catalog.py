@@ -1,5 +1,5 @@
 "A library: files are the truth, the index is a cache"
-import json, math, os, shutil, sqlite3, stat, subprocess, sys, traceback, unicodedata
+import json, math, os, shutil, sqlite3, stat, subprocess, sys, tempfile, traceback, unicodedata
 from pathlib import Path
 import pytest
 from typer.testing import CliRunner
@@ -501,7 +501,7 @@ def test_a_rewritten_file_keeps_its_mode_its_group_and_its_attributes(tmp_path, 
 @pytest.mark.skipif(not hasattr(os, 'fork') or os.geteuid() != 0, reason='needs root, to be another user')
 def test_a_group_is_given_no_rights_of_another_group(tmp_path):
     f = save(tmp_path, 'Shared')
-    for folder in (tmp_path, *tmp_path.parents[:2]): folder.chmod(0o777)
+    open_to_all(tmp_path)
     os.chown(f, 54321, 1)
     f.chmod(0o664)
     def as_one_who_left_the_group():
@@ -551,13 +551,19 @@ def test_a_link_whose_file_is_gone_has_a_row_and_can_be_purged(tmp_path):
 def test_a_write_protected_file_is_left_alone(tmp_path):
     f = save(tmp_path, 'Mine')
     f.chmod(0o444)
-    for folder in (tmp_path, *tmp_path.parents[:2]): folder.chmod(0o777)
+    open_to_all(tmp_path)
     before = f.read_bytes()
     def as_somebody():
         if os.geteuid() == 0: os.setuid(65534)
         with pytest.raises(UserError, match='write-protected'): edit_model(f, name='Yours')
     in_child(as_somebody)
     assert f.read_bytes() == before and attributes(f)[0] == 0o444
+
+def open_to_all(folder):
+    "Let every user into a folder of a test"
+    for part in (folder, *folder.parents):
+        if part == Path(tempfile.gettempdir()): break
+        part.chmod(0o777)
 
 def in_child(act):
     "Do it in a process of its own"
@@ -602,7 +608,7 @@ def test_a_user_without_a_home_or_a_name(tmp_path, monkeypatch):
     from distill.audio.corpus import Corpus
     f = save(tmp_path, 'Rain')
     sf.write(tmp_path/'a.wav', .1*np.sin(np.arange(9600)*.1), 48_000)
-    for folder in (tmp_path, *tmp_path.parents[:2]): folder.chmod(0o777)
+    open_to_all(tmp_path)
     for name in ('HOME', 'DISTILL_MODELS', 'DISTILL_CACHE', 'XDG_DATA_HOME', 'XDG_CACHE_HOME', 'USER', 'LOGNAME',
                  'LNAME', 'USERNAME'): monkeypatch.delenv(name, raising=False)
     def as_nobody():

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import encodings.cp437, torch.nested._internal.ops      # what reading a strange zip or pickle would import
 from hypothesis import HealthCheck, Phase, given, settings, strategies as st
 from distill.archive import archive_bytes
 from distill.core import UserError

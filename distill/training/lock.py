@@ -128,6 +128,7 @@ class TrainingLock:
     ) -> None:
         self.path, self.owner = Path(path), _this_process(name, folder)
         self.before = read_owner(self.path)   # who had it last
+        self.created = [p for p in self.path.parents if not p.exists()]
         self._fd: int | None = None
         try: self._take(tries=10)
         except OSError as e: raise write_error(self.path, e) from e
@@ -201,7 +202,9 @@ class TrainingLock:
         if self._fd is None: return
         with contextlib.suppress(OSError):         # a disk that is full, or not there any more
             if last: self._write(self._fd, replace(last, pid=0))
-            elif self.is_held: self.path.unlink()
+            elif self.is_held:
+                self.path.unlink()
+                for folder in self.created: folder.rmdir()   # if nothing was put there: all is as it was before
         os.close(self._fd)
         self._fd = None
 
