@@ -136,9 +136,10 @@ class TrainingLock:
 
     def _take(self, tries: int) -> None:
         "Take the lock if it is free; who only looks at it holds it for a moment, so it is tried again"
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         for _ in range(tries):
-            fd = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            try: fd = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
+            except FileNotFoundError: continue        # the one before has just removed its folder
             try: taken = self._lock(fd)
             except BaseException:
                 self.path.unlink()
