@@ -189,6 +189,7 @@ def train_model(
         if not isinstance(corpus, Corpus): corpus = Corpus(corpus, progress=forecast.reading)
         if opened: opened(corpus)
         cfg = cfg or settings_of(preset, corpus, device, seed=seed)
+        if steps: steps = -(-steps//cfg.epoch)*cfg.epoch        # whole epochs
         forecast.steps = steps or (math.inf if minutes else default_steps(corpus, cfg))
         forecast.preparing(corpus.seconds)
         training = task(corpus, cfg=cfg, device=device)
