@@ -592,6 +592,7 @@ def test_a_download_is_encoded_once(tmp_path, monkeypatch):
     "However many pieces it has; they are the file that `save` writes, and they are forgotten afterwards"
     x = np.random.default_rng(0).uniform(-.9, .9, (2, 20*48_000)).astype('float32')
     p, saved, answers = Player(Sound(x), 'long'), [], []
+    monkeypatch.setattr('distill.ui.player._PIECE_BYTES', 2**20)
     monkeypatch.setattr(Sound, 'save', lambda *args, real=Sound.save, **kw: saved.append(args) or real(*args, **kw))
     p.send = lambda answer, buffers: answers.append((answer, buffers[0]))
     for k in range(6): p._answer(p, dict(piece=k), [])

@@ -400,7 +400,9 @@ def test_a_long_sound_is_played_in_parts(page, root):
     src = """import numpy as np
 from distill import Sound
 from distill.ui import Player
-x = np.random.default_rng(0).uniform(-.1, .1, (2, 1_200_000)).astype('float32')"""
+x = np.random.default_rng(0).uniform(-.1, .1, (2, 1_200_000)).astype('float32')
+import distill.ui.player
+distill.ui.player._PIECE_BYTES = 2**20      # seven pieces"""
     open_panel(page, root, 'long', src, "Player(Sound(x), 'noise')", "Player(Sound(x[:, :48_000]), 'other')")
     first, other = page.locator('.distill-player').first, page.locator('.distill-player').nth(1)
     first.wait_for()

@@ -335,7 +335,7 @@ _PLAYER_CSS = '''
 # %% ../../nbs/810_ui.player.ipynb #c22c7321
 PART_SECONDS = 10.    # of sound sent at once
 STATIC_SECONDS = 10.  # of a sound in a page without a kernel
-_PIECE_BYTES = 2**20  # of a download sent at once
+_PIECE_BYTES = 2**23  # of a download sent at once
 
 def peaks_of(
     samples: np.ndarray,  # (t,) or (c,t)
