@@ -48,13 +48,13 @@ def choose(wanted: str, there: str) -> tuple[list[str], str]:
     "Requirements and options for pip, and the reason in a sentence; `there` is the torch in the environment, if any"
     plain = [f'torch=={wanted}', f'torchaudio<={wanted}'] if wanted else []
     if there and not wanted: return [], f'torch {there} is there already and stays.'
-    if sys.platform != 'linux': return plain, 'Here torch comes without CUDA: about 2 GB in all.'
+    if sys.platform != 'linux': return plain, 'Here torch comes without CUDA: about 1.5 GB in all.'
     if has_nvidia_card(): return plain, 'This machine has an NVIDIA card: torch comes with CUDA, about 6 GB in all.'
     options = ['--extra-index-url', CPU_INDEX] if is_reachable(f'{CPU_INDEX}/torch/') else []
     found = subprocess.run([*PIP, 'index', 'versions', 'torch', *options], capture_output=True, text=True)
     build = cpu_build(found.stdout, wanted)
     if not build: return plain, 'No NVIDIA card was found, but neither a torch without CUDA: about 6 GB in all.'
-    reason = f'No NVIDIA card was found: torch {build} comes without CUDA, about 2 GB in all.'
+    reason = f'No NVIDIA card was found: torch {build} comes without CUDA, about 1.5 GB in all.'
     return [*options, *plain[1:], f'torch=={build}'], reason
 
 def main() -> None:
